@@ -1,0 +1,1 @@
+//! A virtual disk: recovery point underneath, the guest's writes on top.

@@ -1,0 +1,1 @@
+//! A recovery from request to clean-up; the mover.

@@ -1,0 +1,1 @@
+//! NFSv3, MOUNT and portmap server.

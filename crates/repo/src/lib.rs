@@ -1,0 +1,1 @@
+//! Recovery points: the repository's format, read and ingest.

@@ -1,0 +1,1 @@
+//! Small durable records: typed keyspaces in one database.

@@ -1,0 +1,1 @@
+//! The vSphere calls a recovery needs, over SOAP (vim25).
