@@ -1,0 +1,14 @@
+"""What the end-to-end tests and the demo are made of.
+
+    cache     things that take long to make, made once
+    debian    a kernel and a package source, as this machine's apt has them
+    cpio      the archive format of an initramfs
+    qemu      one QEMU machine: its console read line by line, and the accelerator that works here
+    guest     a small Linux with the kernel's NFS client, which runs a script
+    sample_vm a bootable Debian VM as .vmx and .vmdk, and how to talk to it once it runs
+    nfs3      an NFSv3 client of a few calls, for load and for bad input
+    daemon    the real `rekindle` as a process: start, wait until ready, SIGKILL, read its log
+    timeline  steps with their times, printed as they happen
+
+Python's standard library only. Debian packages come from scripts/setup.
+"""
