@@ -1,0 +1,159 @@
+"""An NFSv3 client of a few calls (RFC 1813, RFC 5531), for load and for bad input. One connection, one call at a time."""
+import itertools
+import socket
+import struct
+
+PORTMAP, MOUNT, NFS = (100000, 2), (100005, 3), (100003, 3)
+FILE_SYNC = 2
+STALE = 70
+
+
+class Refused(Exception):
+    """The server answered with an error; `status` is the protocol's number."""
+
+    def __init__(self, what, status):
+        super().__init__(f"{what}: status {status}")
+        self.status = status
+
+
+class Lost(Exception):
+    """The connection broke, or was never made."""
+
+
+def opaque(data):
+    return struct.pack(">I", len(data)) + data + bytes(-len(data) % 4)
+
+
+class Connection:
+    """Calls one program at one port. Raises Lost when the server goes away."""
+
+    def __init__(self, port, address="127.0.0.1", source=None, timeout=20):
+        self.xids = itertools.count(1)
+        try:
+            self.socket = socket.create_connection((address, port), timeout, source_address=(source, 0) if source else None)
+        except OSError as error:
+            raise Lost(str(error)) from error
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def close(self):
+        self.socket.close()
+
+    def call(self, program, procedure, arguments=b""):
+        """The result of a call that the server accepted, as an Answer."""
+        xid = next(self.xids)
+        credentials = struct.pack(">II", 1, 24) + struct.pack(">IIIIII", 0, 4, 0x74657374, 0, 0, 0)  # AUTH_SYS, "test", root
+        body = struct.pack(">IIIIII", xid, 0, 2, *program, procedure) + credentials + struct.pack(">II", 0, 0) + arguments
+        try:
+            self.socket.sendall(struct.pack(">I", 0x80000000 | len(body)) + body)
+            answer = Answer(self._record())
+        except OSError as error:
+            raise Lost(str(error)) from error
+        if answer.number() != xid:
+            raise RuntimeError("an answer to another call")
+        if answer.number() != 1 or answer.number() != 0:
+            raise Refused("call denied", answer.number())
+        answer.skip(8)  # verifier
+        if accepted := answer.number():
+            raise Refused("call not accepted", accepted)
+        return answer
+
+    def _record(self):
+        record, last = b"", False
+        while not last:
+            (mark,) = struct.unpack(">I", self._exactly(4))
+            last, length = mark >> 31, mark & 0x7FFFFFFF
+            record += self._exactly(length)
+        return record
+
+    def _exactly(self, length):
+        data = bytearray()
+        while len(data) < length:
+            piece = self.socket.recv(length - len(data))
+            if not piece:
+                raise Lost("closed by the server")
+            data += piece
+        return bytes(data)
+
+
+class Answer:
+    """XDR, read from the front."""
+
+    def __init__(self, data):
+        self.data, self.at = data, 0
+
+    def skip(self, length):
+        self.at += length
+
+    def number(self):
+        (value,) = struct.unpack_from(">I", self.data, self.at)
+        self.at += 4
+        return value
+
+    def opaque(self):
+        length = self.number()
+        value = self.data[self.at:self.at + length]
+        self.at += length + -length % 4
+        return value
+
+    def status(self, what):
+        if status := self.number():
+            raise Refused(what, status)
+
+    def attributes(self):
+        """post_op_attr: the size, or None."""
+        if not self.number():
+            return None
+        at = self.at
+        self.at += 84
+        return struct.unpack_from(">Q", self.data, at + 20)[0]
+
+    def wcc(self):
+        if self.number():
+            self.skip(24)
+        self.attributes()
+
+
+class Client:
+    """Mounts an export and works on files by path or handle."""
+
+    def __init__(self, export, port=2049, mount_port=None, address="127.0.0.1", source=None):
+        self.port, self.address, self.source = port, address, source
+        mount = Connection(mount_port or port, address, source)
+        answer = mount.call(MOUNT, 1, opaque(export.encode()))
+        answer.status(f"mount {export}")
+        self.root = answer.opaque()
+        mount.close()
+        self.connect()
+
+    def connect(self):
+        """A new connection; handles stay what they were."""
+        self.connection = Connection(self.port, self.address, self.source)
+
+    def lookup(self, path):
+        handle = self.root
+        for name in path.strip("/").split("/"):
+            answer = self.connection.call(NFS, 3, opaque(handle) + opaque(name.encode()))
+            answer.status(f"look up {path}")
+            handle = answer.opaque()
+        return handle
+
+    def size(self, handle):
+        answer = self.connection.call(NFS, 1, opaque(handle))
+        answer.status("getattr")
+        return struct.unpack_from(">Q", answer.data, answer.at + 20)[0]
+
+    def read(self, handle, offset, count):
+        answer = self.connection.call(NFS, 6, opaque(handle) + struct.pack(">QI", offset, count))
+        answer.status(f"read {count} at {offset}")
+        answer.attributes()
+        answer.skip(8)  # count, eof
+        return answer.opaque()
+
+    def write(self, handle, offset, data, stable=FILE_SYNC):
+        """Returns how many bytes were committed how: (count, committed, verifier)."""
+        arguments = opaque(handle) + struct.pack(">QII", offset, len(data), stable) + opaque(data)
+        answer = self.connection.call(NFS, 7, arguments)
+        answer.status(f"write {len(data)} at {offset}")
+        answer.wcc()
+        count, committed = answer.number(), answer.number()
+        return count, committed, answer.data[answer.at:answer.at + 8]
