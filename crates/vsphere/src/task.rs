@@ -1,0 +1,127 @@
+//! Tasks: waited for until they end, with progress and a deadline.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::{
+    VsphereError,
+    error::Failure,
+    moref::MoRef,
+    property::Watch,
+    session::Session,
+    soap::{self, Request},
+    xml::Element,
+};
+
+const INFO: &[&str] = &["info.state", "info.progress", "info.error", "info.result"];
+const QUESTION: &[&str] = &["runtime.question"];
+
+/// A task that runs at the server, and what to do while it does.
+pub(crate) struct Running<'a> {
+    /// The call that started it.
+    pub(crate) call: &'static str,
+    pub(crate) task: MoRef,
+    pub(crate) deadline: Instant,
+    pub(crate) progress: &'a (dyn Fn(u8) + Sync),
+    /// The VM whose questions are to be noticed.
+    pub(crate) questions_of: Option<MoRef>,
+}
+
+/// Why waiting for a task came to an end.
+pub(crate) enum Outcome {
+    /// It ended well; with its result, if it has one.
+    Done(Option<Element>),
+    /// It waits for the answer to this question.
+    Asks(Element),
+}
+
+impl Session {
+    /// Starts a task and waits for it to end.
+    pub(crate) async fn run(
+        &self,
+        request: &Request,
+        within: Duration,
+    ) -> Result<Option<Element>, Failure> {
+        let task = self.call_for_moref(request).await?;
+        let deadline = Instant::now() + within;
+        let running =
+            Running { call: request.call, task, deadline, progress: &|_| {}, questions_of: None };
+        match self.follow(&running).await? {
+            Outcome::Done(result) => Ok(result),
+            Outcome::Asks(_) => Err(Failure::garbled(request.call, "it asks a question")),
+        }
+    }
+
+    /// Waits until a task ends or asks. Its own fault becomes ours.
+    pub(crate) async fn follow(&self, running: &Running<'_>) -> Result<Outcome, Failure> {
+        let mut objects = vec![(running.task.clone(), INFO)];
+        objects.extend(running.questions_of.clone().map(|vm| (vm, QUESTION)));
+        let mut watch = Watch::new(self, objects);
+        let outcome = self.follow_with(running, &mut watch).await;
+        if !matches!(&outcome, Err(failure) if failure.is_unreachable()) {
+            watch.end().await;
+        }
+        outcome
+    }
+
+    async fn follow_with(
+        &self,
+        running: &Running<'_>,
+        watch: &mut Watch<'_>,
+    ) -> Result<Outcome, Failure> {
+        let started = Instant::now();
+        loop {
+            if let Some(outcome) = self.look_at(running).await? {
+                return Ok(outcome);
+            }
+            let left = running.deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                let after = started.elapsed();
+                return Err(VsphereError::TimedOut { call: running.call, after }.into());
+            }
+            watch.changed(left).await?;
+        }
+    }
+
+    async fn look_at(&self, running: &Running<'_>) -> Result<Option<Outcome>, Failure> {
+        let mut info = self.read(&running.task, INFO).await?;
+        if let Some(percent) = info.number("info.progress") {
+            (running.progress)(percent.min(100) as u8);
+        }
+        match info.text("info.state") {
+            Some("success") => return Ok(Some(Outcome::Done(info.take("info.result")))),
+            Some("error") => {
+                let error = info.take("info.error").unwrap_or_default();
+                return Err(Failure::Fault(Box::new(soap::task_fault(running.call, error))));
+            }
+            _ => {}
+        }
+        let Some(vm) = &running.questions_of else { return Ok(None) };
+        let question = self.read(vm, QUESTION).await?.take("runtime.question");
+        Ok(question.filter(|question| !question.children.is_empty()).map(Outcome::Asks))
+    }
+
+    /// Waits for somebody's task that is in our way, whatever comes of it.
+    pub(crate) async fn wait_out(&self, task: &MoRef, deadline: Instant) -> Result<(), Failure> {
+        let running = Running {
+            call: "wait",
+            task: task.clone(),
+            deadline,
+            progress: &|_| {},
+            questions_of: None,
+        };
+        match self.follow(&running).await {
+            Err(failure @ Failure::Error(_)) => Err(failure),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The task that a `TaskInProgress` fault says is in the way.
+pub(crate) fn in_the_way(failure: &Failure) -> Option<MoRef> {
+    match failure {
+        Failure::Fault(fault) if fault.name == "TaskInProgress" => fault.moref("task"),
+        _ => None,
+    }
+}
