@@ -4,10 +4,11 @@
     debian    a kernel and a package source, as this machine's apt has them
     cpio      the archive format of an initramfs
     qemu      one QEMU machine: its console read line by line, and the accelerator that works here
-    guest     a small Linux with the kernel's NFS client, which runs a script
-    sample_vm a bootable Debian VM as .vmx and .vmdk, and how to talk to it once it runs
+    guest, guest_image     a small Linux with the kernel's NFS client, which runs a script; what it is made of
+    sample_vm, sample_disk a bootable Debian VM that takes orders on its console; its .vmx and .vmdk
     nfs3      an NFSv3 client of a few calls, for load and for bad input
     daemon    the real `rekindle` as a process: start, wait until ready, SIGKILL, read its log
+    recovery  a repository, a backup in it, a recovery that serves
     timeline  steps with their times, printed as they happen
 
 Python's standard library only. Debian packages come from scripts/setup.

@@ -163,8 +163,8 @@ def accelerator():
 
 
 def _kvm_works():
-    from . import guest
-    made = guest.folder()
+    from . import guest_image
+    made = guest_image.folder()
     boot = ["-kernel", f"{made}/vmlinuz", "-initrd", f"{made}/initrd", "-append", QUIET]
     try:
         with Machine(boot, accel="kvm") as machine:
