@@ -1,0 +1,178 @@
+use std::fmt;
+use std::sync::Arc;
+
+use rekindle_block::{Block, BlockHash, BlockIdx, BlockSize};
+
+use super::pages::{Page, PageKey, Pages};
+use super::{ENTRY_BYTES, MapEntry, PAGE_ENTRIES, PageRef, Shape};
+use crate::manifest::DiskManifest;
+use crate::store::Store;
+use crate::{BlockRef, RepoError};
+
+/// The blocks of one disk of a recovery point. Cheap to clone.
+///
+/// Opening it reads one small root, whatever the disk's size; pages are loaded when they are asked for
+/// and at most 4.9 MiB of them are held.
+#[derive(Clone)]
+pub struct DiskMap(Arc<Inner>);
+
+struct Inner {
+    store: Store,
+    object: String,
+    map_bytes: u64,
+    shape: Shape,
+    root: Vec<Option<PageRef>>,
+    pages: Pages,
+}
+
+impl fmt::Debug for DiskMap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DiskMap").field("object", &self.0.object).finish_non_exhaustive()
+    }
+}
+
+/// What is known about a block without reading the map object.
+enum Known {
+    Entry(MapEntry),
+    /// The leaf page that must be read first.
+    Leaf(PageKey, PageRef),
+    /// The directory page that must be read first.
+    Directory(PageKey, PageRef),
+}
+
+impl DiskMap {
+    pub(crate) async fn open(
+        store: Store,
+        block_size: BlockSize,
+        disk: &DiskManifest,
+    ) -> Result<Self, RepoError> {
+        let object = crate::store::map_object(&disk.map);
+        let corrupt = |detail: &str| RepoError::corrupt(&object, detail);
+        let shape =
+            Shape::new(block_size, disk.size_bytes).ok_or_else(|| corrupt("absurd size"))?;
+        let root_bytes = shape.root_bytes() as u64;
+        let start =
+            disk.map_bytes.checked_sub(root_bytes).ok_or_else(|| corrupt("it is too short"))?;
+        let bytes = store.read_range(&object, start..disk.map_bytes).await?;
+        if BlockHash::of(&bytes) != disk.map_hash {
+            return Err(corrupt("its root does not match the manifest"));
+        }
+        let root = shape.decode_root(&bytes, disk.map_bytes).map_err(corrupt)?;
+        let pages = Pages::default();
+        let map_bytes = disk.map_bytes;
+        Ok(Self(Arc::new(Inner { store, object, map_bytes, shape, root, pages })))
+    }
+
+    /// Bytes of the disk.
+    pub fn size(&self) -> u64 {
+        self.0.shape.size
+    }
+
+    /// Bytes of each of its blocks but the last.
+    pub fn block_size(&self) -> BlockSize {
+        self.0.shape.block_size
+    }
+
+    /// What block `idx` is, if that is known without I/O. Blocks behind the end are zero.
+    #[inline]
+    pub fn try_entry(&self, idx: BlockIdx) -> Option<MapEntry> {
+        match self.0.known(idx) {
+            Ok(Known::Entry(entry)) => Some(entry),
+            _ => None,
+        }
+    }
+
+    /// What block `idx` is; reads at most two pages of the map object.
+    pub async fn entry(&self, idx: BlockIdx) -> Result<MapEntry, RepoError> {
+        let inner = &*self.0;
+        let mut just_read: Option<(PageKey, Arc<Page>)> = None;
+        loop {
+            // A page that was just read is asked first: under pressure it may be gone from memory
+            // before its turn comes.
+            let known = match &just_read {
+                Some((PageKey::Leaf(_), page)) => {
+                    Known::Entry(inner.decode_entry(idx, &page.entry(leaf_slot(idx)))?)
+                }
+                Some((PageKey::Directory(_), page)) => {
+                    inner.below_directory(idx, &page.entry(directory_slot(idx)))?
+                }
+                None => inner.known(idx)?,
+            };
+            match known {
+                Known::Entry(entry) => return Ok(entry),
+                Known::Leaf(key, at) | Known::Directory(key, at) => {
+                    let page = inner.read_page(&at).await?;
+                    inner.pages.insert(key, page.clone());
+                    just_read = Some((key, page));
+                }
+            }
+        }
+    }
+
+    /// Reads, decompresses and verifies a block: one ranged read.
+    pub async fn read_block(&self, block: &BlockRef) -> Result<Block, RepoError> {
+        self.0.store.read_block(block).await
+    }
+}
+
+impl Inner {
+    fn known(&self, idx: BlockIdx) -> Result<Known, RepoError> {
+        if idx.0 >= self.shape.blocks() {
+            return Ok(Known::Entry(MapEntry::Zero));
+        }
+        let leaf = idx.0 / PAGE_ENTRIES;
+        if let Some(entry) = self.pages.entry(PageKey::Leaf(leaf), leaf_slot(idx)) {
+            return Ok(Known::Entry(self.decode_entry(idx, &entry)?));
+        }
+        let directory = leaf / PAGE_ENTRIES;
+        let Some(at) = self.root[directory as usize] else {
+            return Ok(Known::Entry(MapEntry::Zero));
+        };
+        let key = PageKey::Directory(directory);
+        match self.pages.entry(key, directory_slot(idx)) {
+            Some(entry) => self.below_directory(idx, &entry),
+            None => Ok(Known::Directory(key, at)),
+        }
+    }
+
+    fn below_directory(
+        &self,
+        idx: BlockIdx,
+        entry: &[u8; ENTRY_BYTES],
+    ) -> Result<Known, RepoError> {
+        let page = PageRef::decode(entry, self.map_bytes)
+            .map_err(|detail| RepoError::corrupt(&self.object, detail))?;
+        Ok(match page {
+            Some(page) => Known::Leaf(PageKey::Leaf(idx.0 / PAGE_ENTRIES), page),
+            None => Known::Entry(MapEntry::Zero),
+        })
+    }
+
+    fn decode_entry(
+        &self,
+        idx: BlockIdx,
+        entry: &[u8; ENTRY_BYTES],
+    ) -> Result<MapEntry, RepoError> {
+        MapEntry::decode(entry, self.shape.plain_len(idx)).ok_or_else(|| {
+            RepoError::corrupt(&self.object, format!("the entry of block {}", idx.0))
+        })
+    }
+
+    async fn read_page(&self, at: &PageRef) -> Result<Arc<Page>, RepoError> {
+        let range = at.offset..at.offset + u64::from(at.len);
+        let bytes = self.store.read_range(&self.object, range).await?;
+        if BlockHash::of(&bytes) != at.hash {
+            let detail = format!("the page at {} does not match its checksum", at.offset);
+            return Err(RepoError::corrupt(&self.object, detail));
+        }
+        Ok(Arc::new(Page::new(bytes.into_boxed_slice())))
+    }
+}
+
+fn leaf_slot(idx: BlockIdx) -> usize {
+    (idx.0 % PAGE_ENTRIES) as usize
+}
+
+fn directory_slot(idx: BlockIdx) -> usize {
+    (idx.0 / PAGE_ENTRIES % PAGE_ENTRIES) as usize
+}

@@ -1,0 +1,216 @@
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use rekindle_block::BlockSize;
+use serde::{Deserialize, Serialize};
+
+use crate::id::random;
+use crate::manifest::MAX_MANIFEST_BYTES;
+use crate::store::{LocalDir, PointPlace, REPOSITORY, Store, Writer};
+use crate::{DiskMap, PointId, PointManifest, RepoError};
+
+/// The largest `repository.json`.
+const MAX_RECORD_BYTES: u64 = 64 << 10;
+const VERSION: u32 = 1;
+
+/// An open repository. Cheap to clone; reading takes no lock.
+#[derive(Clone)]
+pub struct Repository(Arc<Inner>);
+
+struct Inner {
+    record: Record,
+    dir: Arc<LocalDir>,
+    store: Store,
+}
+
+impl std::fmt::Debug for Repository {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Repository").field("path", &self.path()).finish_non_exhaustive()
+    }
+}
+
+/// `repository.json`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Record {
+    version: u32,
+    id: String,
+    block_size: BlockSize,
+    created_at: Timestamp,
+    /// `null`: blocks, maps and manifests are not sealed. No other value exists in version 1.
+    encryption: Option<serde_json::Value>,
+}
+
+/// How a repository is made.
+#[derive(Clone, Debug, Default)]
+pub struct CreateOptions {
+    /// Bytes in a block; 256 KiB if not said otherwise.
+    pub block_size: BlockSize,
+}
+
+/// What a repository holds.
+#[derive(Clone, Debug, Default)]
+pub struct PointListing {
+    /// The readable points, by VM and then by time.
+    pub points: Vec<PointManifest>,
+    /// What should be a point and cannot be read as one.
+    pub damaged: Vec<DamagedPoint>,
+}
+
+/// An object among the points that is none.
+#[derive(Clone, Debug, Serialize)]
+pub struct DamagedPoint {
+    /// Its name in the repository.
+    pub object: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+impl Repository {
+    /// Makes a repository in `dir`, which must be empty or not exist. Blocks on file I/O.
+    pub fn create(dir: &Path, options: &CreateOptions) -> Result<Self, RepoError> {
+        let io = |e| RepoError::io(format!("create a repository in {}", dir.display()), e);
+        fs::create_dir_all(dir).map_err(io)?;
+        if fs::read_dir(dir).map_err(io)?.next().is_some() {
+            return Err(RepoError::refused(format!("{} is not empty", dir.display())));
+        }
+        for sub in ["tmp", "points", "maps", "packs"] {
+            fs::create_dir(dir.join(sub)).map_err(io)?;
+        }
+        let record = Record {
+            version: VERSION,
+            id: hex::encode(random::<16>()?),
+            block_size: options.block_size,
+            created_at: Timestamp::now(),
+            encryption: None,
+        };
+        let text = serde_json::to_vec_pretty(&record)
+            .map_err(|e| RepoError::refused(format!("cannot encode {REPOSITORY}: {e}")))?;
+        Writer::lock(dir)?.put(REPOSITORY, &text)?;
+        Self::open(dir)
+    }
+
+    /// Opens the repository in `dir`. Blocks on file I/O, and reads one small file whatever the
+    /// repository holds.
+    pub fn open(dir: &Path) -> Result<Self, RepoError> {
+        let local = Arc::new(LocalDir::new(dir.to_owned()));
+        let bytes = local.read_all(REPOSITORY, MAX_RECORD_BYTES).map_err(|error| match error {
+            RepoError::NotFound { .. } => {
+                RepoError::NotFound { what: format!("a repository in {}", dir.display()) }
+            }
+            other => other,
+        })?;
+        let record = decode_record(&bytes)?;
+        let store = Store::Local(local.clone());
+        Ok(Self(Arc::new(Inner { record, dir: local, store })))
+    }
+
+    /// The repository's name for life: 32 hexadecimal digits.
+    pub fn id(&self) -> &str {
+        &self.0.record.id
+    }
+
+    /// Bytes in a block of its disks.
+    pub fn block_size(&self) -> BlockSize {
+        self.0.record.block_size
+    }
+
+    /// The directory it lives in.
+    pub fn path(&self) -> &Path {
+        self.0.dir.root()
+    }
+
+    /// All points. One that cannot be read is listed as damaged and hides no other.
+    pub async fn points(&self) -> Result<PointListing, RepoError> {
+        let mut listing = PointListing::default();
+        for place in self.0.store.list_points().await? {
+            match self.read_point(&place).await {
+                Ok(point) => listing.points.push(point),
+                // Removed since it was listed.
+                Err(RepoError::NotFound { .. }) => {}
+                Err(error @ (RepoError::Corrupt { .. } | RepoError::Refused { .. })) => {
+                    listing
+                        .damaged
+                        .push(DamagedPoint { object: place.object, reason: error.to_string() });
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(listing)
+    }
+
+    /// The point of that id.
+    pub async fn point(&self, id: &PointId) -> Result<PointManifest, RepoError> {
+        for place in self.0.store.list_points().await? {
+            if place.ids.as_ref().is_some_and(|(_, found)| found == id) {
+                return self.read_point(&place).await;
+            }
+        }
+        Err(RepoError::NotFound { what: format!("recovery point {id}") })
+    }
+
+    /// The newest readable point of the VM of that name or id.
+    pub async fn latest(&self, vm: &str) -> Result<PointManifest, RepoError> {
+        let ours = |point: &PointManifest| point.vm.name == vm || point.vm.id.as_str() == vm;
+        let points = self.points().await?.points.into_iter().filter(ours);
+        let latest = points.max_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
+        latest.ok_or_else(|| RepoError::NotFound { what: format!("a recovery point of {vm:?}") })
+    }
+
+    /// Opens disk `index` of a point: one small read, whatever its size.
+    pub async fn open_disk(
+        &self,
+        point: &PointManifest,
+        index: usize,
+    ) -> Result<DiskMap, RepoError> {
+        let disk = point.disks.get(index).ok_or_else(|| RepoError::NotFound {
+            what: format!("disk {index} of recovery point {}", point.id),
+        })?;
+        DiskMap::open(self.0.store.clone(), self.block_size(), disk).await
+    }
+
+    async fn read_point(&self, place: &PointPlace) -> Result<PointManifest, RepoError> {
+        let Some((vm, id)) = &place.ids else {
+            return Err(RepoError::corrupt(&place.object, "its name is none of a point"));
+        };
+        let bytes = self.0.store.read_all(&place.object, MAX_MANIFEST_BYTES).await?;
+        let point = PointManifest::decode(&place.object, &bytes)?;
+        if point.id != *id || point.vm.id != *vm {
+            return Err(RepoError::corrupt(&place.object, "it is another point's manifest"));
+        }
+        Ok(point)
+    }
+
+    pub(crate) fn dir(&self) -> &Arc<LocalDir> {
+        &self.0.dir
+    }
+
+    pub(crate) fn root(&self) -> PathBuf {
+        self.path().to_owned()
+    }
+}
+
+fn decode_record(bytes: &[u8]) -> Result<Record, RepoError> {
+    let corrupt = |e: serde_json::Error| RepoError::corrupt(REPOSITORY, e.to_string());
+    #[derive(Deserialize)]
+    struct Versioned {
+        version: u32,
+    }
+    let Versioned { version } = serde_json::from_slice(bytes).map_err(corrupt)?;
+    if version != VERSION {
+        return Err(RepoError::refused(format!(
+            "the repository has format version {version}; this build reads version {VERSION}"
+        )));
+    }
+    let record: Record = serde_json::from_slice(bytes).map_err(corrupt)?;
+    if record.encryption.is_some() {
+        return Err(RepoError::refused(
+            "the repository is encrypted, which this build cannot read",
+        ));
+    }
+    if record.id.len() != 32 || !record.id.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Err(RepoError::corrupt(REPOSITORY, "its id is no id"));
+    }
+    Ok(record)
+}

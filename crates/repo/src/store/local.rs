@@ -1,0 +1,168 @@
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use rekindle_block::Block;
+
+use super::{PointPlace, pack_object};
+use crate::RepoError;
+use crate::codec::open_block;
+use crate::id::PackId;
+use crate::map::BlockRef;
+
+/// Packs held open, so that a read costs no path walk. Each is one file descriptor.
+const OPEN_PACKS: usize = 64;
+
+/// A repository in a directory. Its objects are never changed, so readers take no lock; the one here
+/// guards the list of open files, never I/O.
+pub(crate) struct LocalDir {
+    root: PathBuf,
+    open: Mutex<OpenPacks>,
+}
+
+#[derive(Default)]
+struct OpenPacks {
+    files: Vec<OpenPack>,
+    uses: u64,
+}
+
+struct OpenPack {
+    id: PackId,
+    file: Arc<File>,
+    used: u64,
+}
+
+impl LocalDir {
+    pub(crate) fn new(root: PathBuf) -> Self {
+        Self { root, open: Mutex::default() }
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(crate) fn read_range(&self, object: &str, range: Range<u64>) -> Result<Vec<u8>, RepoError> {
+        let read = || {
+            let file = File::open(self.root.join(object))?;
+            // Before the allocation: a forged length must not cost memory.
+            if file.metadata()?.len() < range.end {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            let mut bytes = vec![0; (range.end - range.start) as usize];
+            file.read_exact_at(&mut bytes, range.start).map(|()| bytes)
+        };
+        read().map_err(|error| RepoError::referenced(object, error))
+    }
+
+    pub(crate) fn read_all(&self, object: &str, max: u64) -> Result<Vec<u8>, RepoError> {
+        let mut bytes = Vec::new();
+        File::open(self.root.join(object))
+            .and_then(|file| file.take(max + 1).read_to_end(&mut bytes))
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound => RepoError::NotFound { what: object.to_owned() },
+                _ => RepoError::io(format!("read {object}"), error),
+            })?;
+        if bytes.len() as u64 > max {
+            return Err(RepoError::corrupt(object, format!("it is longer than {max} bytes")));
+        }
+        Ok(bytes)
+    }
+
+    pub(crate) fn read_block(&self, block: &BlockRef) -> Result<Block, RepoError> {
+        let stored = self.read_stored(block)?;
+        open_block(block, stored)
+    }
+
+    fn read_stored(&self, block: &BlockRef) -> Result<Vec<u8>, RepoError> {
+        let read = || {
+            let file = self.open_pack(block.pack)?;
+            let mut stored = vec![0; block.stored_len as usize];
+            file.read_exact_at(&mut stored, u64::from(block.offset)).map(|()| stored)
+        };
+        read().map_err(|error| RepoError::referenced(&pack_object(block.pack), error))
+    }
+
+    fn open_pack(&self, id: PackId) -> io::Result<Arc<File>> {
+        if let Some(file) = self.open.lock().get(id) {
+            return Ok(file);
+        }
+        let file = Arc::new(File::open(self.root.join(pack_object(id)))?);
+        self.open.lock().put(id, file.clone());
+        Ok(file)
+    }
+
+    pub(crate) fn list_points(&self) -> Result<Vec<PointPlace>, RepoError> {
+        let list = || {
+            let mut places = Vec::new();
+            for vm in names(&self.root.join("points"))? {
+                for name in names(&self.root.join("points").join(&vm))? {
+                    places.push(place(&vm, &name));
+                }
+            }
+            Ok(places)
+        };
+        list().map_err(|error| RepoError::io("list the recovery points", error))
+    }
+
+    /// All packs, those written last first.
+    pub(crate) fn list_packs(&self) -> Result<Vec<PackId>, RepoError> {
+        let list = || {
+            let mut packs = Vec::new();
+            for shard in names(&self.root.join("packs"))? {
+                let shard = self.root.join("packs").join(shard);
+                for name in names(&shard)? {
+                    let id = name.strip_suffix(".pack").filter(|hex| hex.len() == 16);
+                    if let Some(id) = id.and_then(|hex| u64::from_str_radix(hex, 16).ok()) {
+                        packs.push((fs::metadata(shard.join(&name))?.modified()?, PackId(id)));
+                    }
+                }
+            }
+            packs.sort_unstable_by(|a, b| b.cmp(a));
+            Ok(packs.into_iter().map(|(_, id)| id).collect())
+        };
+        list().map_err(|error| RepoError::io("list the packs", error))
+    }
+
+    pub(crate) fn len(&self, object: &str) -> Result<u64, RepoError> {
+        let meta = fs::metadata(self.root.join(object));
+        meta.map(|meta| meta.len()).map_err(|error| RepoError::referenced(object, error))
+    }
+}
+
+fn place(vm: &str, name: &str) -> PointPlace {
+    let point = name.strip_suffix(".json").and_then(|point| point.parse().ok());
+    PointPlace { object: format!("points/{vm}/{name}"), ids: vm.parse().ok().zip(point) }
+}
+
+/// What is in a directory, sorted; names that are no UTF-8 are none of ours.
+fn names(dir: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        names.extend(entry?.file_name().into_string().ok());
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+impl OpenPacks {
+    fn get(&mut self, id: PackId) -> Option<Arc<File>> {
+        self.uses += 1;
+        let open = self.files.iter_mut().find(|open| open.id == id)?;
+        open.used = self.uses;
+        Some(open.file.clone())
+    }
+
+    fn put(&mut self, id: PackId, file: Arc<File>) {
+        if self.files.len() >= OPEN_PACKS {
+            let oldest = self.files.iter().enumerate().min_by_key(|(_, open)| open.used);
+            if let Some((at, _)) = oldest {
+                self.files.swap_remove(at);
+            }
+        }
+        self.files.push(OpenPack { id, file, used: self.uses });
+    }
+}
