@@ -11,8 +11,7 @@ from pathlib import Path
 
 from .qemu import _die_with_parent
 
-ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
-BAD = re.compile(r"\b(WARN|ERROR)\b|panicked at")
+BAD = re.compile(r'"level":"(WARN|ERROR)"|panicked at')  # JSON lines, as they are written to a file
 READY_SECONDS = 60
 
 
@@ -39,7 +38,7 @@ class Daemon:
     `allowed` are patterns of log lines that the story expects.
     """
 
-    def __init__(self, state_dir, config=None, allowed=(), console=("127.0.0.1", 8443)):
+    def __init__(self, state_dir, config=None, allowed=(), console=("127.0.0.1", 8480)):
         self.state_dir = Path(state_dir)
         self.config, self.allowed, self.console = config, list(allowed), console
         self.log = self.state_dir.with_name(self.state_dir.name + ".log")
@@ -109,9 +108,12 @@ class Daemon:
 
     def cli(self, *arguments):
         """Runs `rekindle ARG...` against this daemon with --json; what it printed, parsed."""
-        out = self.command(*arguments, "--json")
-        lines = [line for line in out.splitlines() if line.strip()]
-        return json.loads(out) if out.lstrip()[:1] in "{[" and len(lines) else None
+        return json.loads(self.command(*arguments, "--json"))
+
+    def ingest(self, source, *arguments):
+        """Reads a VM into the daemon's repository, as a command of its own; the report."""
+        where = ["--config", self.config] if self.config else ["--state-dir", self.state_dir]
+        return self.cli("ingest", source, *where, *arguments)
 
     def command(self, *arguments):
         """Runs `rekindle ARG...` and returns its output; raises CommandFailed with a non-zero status."""
@@ -139,7 +141,7 @@ class Daemon:
             time.sleep(0.05)
 
     def lines(self):
-        return ESCAPES.sub("", self.log.read_text(errors="replace")).splitlines() if self.log.exists() else []
+        return self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
 
     def tail(self, count=15):
         return "\n".join(f"  | {line}" for line in self.lines()[-count:])
