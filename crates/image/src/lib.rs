@@ -1,1 +1,48 @@
-//! Reads what people have: .vmx with its disks, VMDK, qcow2, raw.
+//! Reads what people have: .vmx with its disks, VMDK, qcow2, raw. Nothing here trusts its input.
+//!
+//! # Layout
+//!
+//! ```text
+//! open_image ─► Folder ─ opens files by name, never outside the directory
+//!                 │
+//!                 ├─ raw          the file is the disk; its holes are the file system's
+//!                 ├─ vmdk         descriptor ─► extents: flat file | sparse file | zero
+//!                 │                 sparse: header ─► grain directory ─► grain table ─► grain
+//!                 └─ qcow2        header ─► L1 ─► L2 ─► cluster, else the backing image
+//! Vmx           lines of a .vmx, changed in place, and the disks they attach
+//! ```
+//!
+//! # Invariants
+//!
+//! 1. A byte that the files do not hold is an error, never a zero: a read behind a file's end, a table
+//!    behind it, a compressed grain or cluster that is too short or fails its checksum.
+//! 2. No file outside the image's directory is opened, by whatever name or link.
+//! 3. What cannot be read correctly is refused when it is opened, with what to do about it.
+//!
+//! # Locking
+//!
+//! None: an image has no state but its open files and small tables; every read is positioned.
+//!
+//! # Crash, Cancellation
+//!
+//! Nothing is written. Calls block; one call does a bounded amount of work.
+//!
+//! # Bounds
+//!
+//! Disks up to 64 TiB. Of tables only the first level is held: at most 16 MiB (a grain directory) or
+//! 32 MiB (an L1 table), checked against the file's length before memory is taken. A read takes one grain
+//! or cluster of scratch, at most 2 MiB each way. 512 extents, 8 backing images, 1 MiB of text.
+
+mod error;
+mod folder;
+mod format;
+mod image;
+mod inflate;
+mod qcow2;
+mod vmdk;
+mod vmx;
+
+pub use error::ImageError;
+pub use folder::{Folder, SourceFile};
+pub use image::{Format, Image, MAX_IMAGE_BYTES, open_image};
+pub use vmx::{Vmx, VmxDisk, VmxError};
