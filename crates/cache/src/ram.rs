@@ -1,0 +1,63 @@
+use std::hash::{BuildHasherDefault, Hasher};
+
+use moka::sync::Cache;
+use rekindle_block::{Block, BlockHash};
+
+/// What a block takes besides its bytes: moka's node, key and bookkeeping, rounded up.
+const PER_BLOCK: u32 = 256;
+
+/// Hashes a [`BlockHash`] by taking eight of its bytes: they are as good as random already.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct NameHasher(u64);
+
+pub(crate) type ByName = BuildHasherDefault<NameHasher>;
+
+impl Hasher for NameHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some((eight, _)) = bytes.split_first_chunk() {
+            self.0 = u64::from_le_bytes(*eight);
+        }
+    }
+
+    /// The length of the name, which is always 32.
+    fn write_usize(&mut self, _: usize) {}
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// Checked blocks in RAM, weighed by their bytes. Admission and eviction are moka's TinyLFU: a block
+/// read once does not push out one read often.
+pub(crate) struct Ram {
+    blocks: Cache<BlockHash, Block, ByName>,
+}
+
+impl Ram {
+    pub(crate) fn new(bytes: u64) -> Self {
+        let weigh = |_: &BlockHash, block: &Block| {
+            u32::try_from(block.bytes().len()).unwrap_or(u32::MAX).saturating_add(PER_BLOCK)
+        };
+        let blocks = Cache::builder().max_capacity(bytes).weigher(weigh);
+        Self { blocks: blocks.build_with_hasher(ByName::default()) }
+    }
+
+    pub(crate) fn get(&self, hash: &BlockHash) -> Option<Block> {
+        self.blocks.get(hash)
+    }
+
+    /// Whether `hash` is here. Does not count as a use.
+    pub(crate) fn has(&self, hash: &BlockHash) -> bool {
+        self.blocks.contains_key(hash)
+    }
+
+    pub(crate) fn put(&self, block: &Block) {
+        if !self.has(&block.hash()) {
+            self.blocks.insert(block.hash(), block.clone());
+        }
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.blocks.weighted_size()
+    }
+}

@@ -1,0 +1,298 @@
+//! The ring: blocks on disk, written in a circle.
+
+mod footer;
+mod index;
+mod left;
+mod record;
+mod segment;
+mod space;
+mod writer;
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::ops::Range;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::Sender;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use rekindle_block::{Block, BlockHash};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+use crate::buffer::Buffer;
+use crate::ram::{ByName, Ram};
+use crate::stats::Counts;
+use crate::{CacheConfig, CacheError};
+
+use index::{Index, NEVER, Place};
+pub(crate) use record::PAGE;
+use record::{SUM, Span, pages_match};
+use segment::Now;
+pub(crate) use space::Space;
+use writer::Writer;
+
+/// 4 KiB pages of records that wait to be written: 64 MiB. A guest's block that finds no room is not
+/// written; the mover's waits.
+const QUEUE_PAGES: usize = (64 << 20) / PAGE;
+/// Sums that fit on the stack of a `read_now`: those of 256 KiB, a default block.
+const SUMS_INLINE: usize = 64;
+
+/// The handle to the ring. Its thread ends when it is closed or dropped.
+pub(crate) struct Ring {
+    shared: Arc<Shared>,
+    /// Bounded by `queue` as to blocks; of the other orders each has its sender waiting.
+    orders: Sender<Order>,
+    queue: Arc<Semaphore>,
+}
+
+/// What readers and the writer share.
+struct Shared {
+    index: Index,
+    /// Blocks given to the writer and not yet in the index. Bounded by `queue`.
+    queued: Mutex<HashMap<BlockHash, Block, ByName>>,
+    /// The number of segments begun: the clock of [`index::Index::find`]. Begins at 1.
+    epoch: AtomicU32,
+    ram: Arc<Ram>,
+    counts: Arc<Counts>,
+}
+
+/// What the writer is asked to do, in the order asked.
+enum Order {
+    Write {
+        block: Block,
+        epoch: u32,
+        _room: OwnedSemaphorePermit,
+    },
+    GiveBack {
+        bytes: u64,
+        given: oneshot::Sender<u64>,
+    },
+    Settle {
+        settled: oneshot::Sender<()>,
+    },
+    Close {
+        closed: oneshot::Sender<()>,
+    },
+    /// End as a killed process does: the head stays without its footer.
+    #[cfg(test)]
+    Crash {
+        crashed: oneshot::Sender<()>,
+    },
+}
+
+impl Ring {
+    pub(crate) fn open(
+        config: &CacheConfig,
+        space: Space,
+        ram: Arc<Ram>,
+        counts: Arc<Counts>,
+    ) -> Result<Self, CacheError> {
+        let lock = lock(&config.root_dir).map_err(|e| {
+            CacheError::Unavailable(format!("lock {}: {e}", config.root_dir.display()))
+        })?;
+        let shared = Arc::new(Shared {
+            index: Index::new(),
+            queued: Mutex::default(),
+            epoch: AtomicU32::new(1),
+            ram,
+            counts,
+        });
+        let (orders, received) = std::sync::mpsc::channel();
+        let writer = Writer::new(config, space, shared.clone(), lock).map_err(|e| {
+            CacheError::Unavailable(format!("list {}: {e}", config.root_dir.display()))
+        })?;
+        let thread = std::thread::Builder::new().name("cache-ring".into());
+        thread
+            .spawn(move || writer.run(&received))
+            .map_err(|e| CacheError::Unavailable(format!("start the ring's thread: {e}")))?;
+        Ok(Self { shared, orders, queue: Arc::new(Semaphore::new(QUEUE_PAGES)) })
+    }
+
+    /// Bytes `range` of the block, if the ring has it and the page cache has them. Never waits.
+    #[inline]
+    pub(crate) fn read_now(&self, hash: &BlockHash, range: Range<usize>) -> Option<Bytes> {
+        self.shared.read_now(hash, range)
+    }
+
+    /// The whole block, if the ring has it. Blocks on the disk. Counts as a use if `used`.
+    pub(crate) fn read(&self, hash: &BlockHash, used: bool) -> Option<Block> {
+        let place = match used {
+            true => self.shared.index.find(hash, self.shared.epoch())?,
+            false => self.shared.index.inspect(hash)?.0,
+        };
+        let block = self.shared.read_block(hash, &place)?;
+        self.shared.counts.ring_hits.add(1);
+        Some(block)
+    }
+
+    pub(crate) fn has(&self, hash: &BlockHash) -> bool {
+        self.shared.index.has(hash)
+    }
+
+    /// The block, if it waits to be written.
+    pub(crate) fn queued(&self, hash: &BlockHash) -> Option<Block> {
+        self.shared.queued.lock().get(hash).cloned()
+    }
+
+    pub(crate) fn blocks(&self) -> u64 {
+        self.shared.index.len() as u64
+    }
+
+    /// Has a block that a guest read written, if the queue has room and the ring lacks it.
+    pub(crate) fn offer(&self, block: &Block) {
+        if self.knows(&block.hash()) {
+            return;
+        }
+        match self.queue.clone().try_acquire_many_owned(queue_pages(block)) {
+            Ok(room) => self.send(block, self.shared.epoch(), room),
+            Err(_) => self.shared.counts.dropped.add(1),
+        }
+    }
+
+    /// Has a block that no guest has read yet written, if the ring lacks it, once the queue has room.
+    pub(crate) async fn offer_in_turn(&self, block: &Block) {
+        if self.knows(&block.hash()) {
+            return;
+        }
+        // Fails only for a closed semaphore, and this one never is.
+        if let Ok(room) = self.queue.clone().acquire_many_owned(queue_pages(block)).await {
+            self.send(block, NEVER, room);
+        }
+    }
+
+    /// See [`crate::Cache::settle`].
+    pub(crate) async fn settle(&self) {
+        self.ask(|settled| Order::Settle { settled }).await;
+    }
+
+    /// See [`crate::Cache::give_back`].
+    pub(crate) async fn give_back(&self, bytes: u64) -> u64 {
+        self.ask(|given| Order::GiveBack { bytes, given }).await.unwrap_or(0)
+    }
+
+    /// See [`crate::Cache::close`].
+    pub(crate) async fn close(&self) {
+        self.ask(|closed| Order::Close { closed }).await;
+    }
+
+    #[cfg(test)]
+    pub(crate) async fn crash(&self) {
+        self.ask(|crashed| Order::Crash { crashed }).await;
+    }
+
+    /// Sends an order and waits for the answer; `None` when the ring is closed.
+    async fn ask<T>(&self, order: impl FnOnce(oneshot::Sender<T>) -> Order) -> Option<T> {
+        let (answer, answered) = oneshot::channel();
+        self.orders.send(order(answer)).ok()?;
+        answered.await.ok()
+    }
+
+    fn knows(&self, hash: &BlockHash) -> bool {
+        self.shared.index.has(hash) || self.shared.queued.lock().contains_key(hash)
+    }
+
+    fn send(&self, block: &Block, epoch: u32, room: OwnedSemaphorePermit) {
+        if self.shared.queued.lock().insert(block.hash(), block.clone()).is_some() {
+            return; // Somebody else's order writes it.
+        }
+        let order = Order::Write { block: block.clone(), epoch, _room: room };
+        if self.orders.send(order).is_err() {
+            self.shared.queued.lock().remove(&block.hash());
+        }
+    }
+}
+
+impl Shared {
+    fn epoch(&self) -> u32 {
+        self.epoch.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    fn read_now(&self, hash: &BlockHash, range: Range<usize>) -> Option<Bytes> {
+        let place = self.index.find(hash, self.epoch())?;
+        if range.start >= range.end || range.end > place.span.len as usize {
+            return (range.start == range.end && range.end <= place.span.len as usize)
+                .then(Bytes::new);
+        }
+        match read_pages_now(hash, &place, &range) {
+            Ok(found) => {
+                self.counts.ring_hits.add(1);
+                Some(found)
+            }
+            Err(Now::Later) => None,
+            Err(Now::Bad | Now::Done) => {
+                self.forget(hash, &place);
+                None
+            }
+        }
+    }
+
+    /// Reads the block at `place` and checks it against its name. A bad one is forgotten.
+    fn read_block(&self, hash: &BlockHash, place: &Place) -> Option<Block> {
+        let mut bytes = vec![0; place.span.len as usize];
+        let read = place.segment.read(place.span.data_at(0), &mut bytes);
+        let block = read.ok().and_then(|()| Block::verify(*hash, bytes.into()).ok());
+        if block.is_none() {
+            self.forget(hash, place);
+        }
+        block
+    }
+
+    /// Forgets a slot that failed a check; it counts as bad unless it was just pruned.
+    fn forget(&self, hash: &BlockHash, place: &Place) {
+        let removed = self.index.remove(hash, place);
+        if removed && !place.segment.is_retired() {
+            self.counts.bad_slots.add(1);
+            tracing::debug!(block = %hash, segment = place.segment.id(), "ring slot is bad");
+        }
+    }
+}
+
+/// Reads the pages that hold `range` and checks each. [`Now::Done`] as an error: they do not match.
+fn read_pages_now(hash: &BlockHash, place: &Place, range: &Range<usize>) -> Result<Bytes, Now> {
+    let pages = range.start / PAGE..range.end.div_ceil(PAGE);
+    let start = pages.start * PAGE;
+    let end = (pages.end * PAGE).min(place.span.len as usize);
+    let mut inline = [0; SUMS_INLINE * SUM];
+    let mut spilled = Vec::new();
+    let sums = match inline.get_mut(..pages.len() * SUM) {
+        Some(sums) => sums,
+        None => {
+            spilled.resize(pages.len() * SUM, 0);
+            &mut spilled[..]
+        }
+    };
+    let mut data = Buffer::take(end - start);
+    for (at, bytes) in [
+        (place.span.sum_at(pages.start), &mut *sums),
+        (place.span.data_at(pages.start), data.as_mut()),
+    ] {
+        match place.segment.read_now(at, bytes) {
+            Now::Done => {}
+            not_done => return Err(not_done),
+        }
+    }
+    if !pages_match(hash, pages.start, data.as_ref(), sums) {
+        return Err(Now::Done);
+    }
+    Ok(data.freeze().slice(range.start - start..range.end - start))
+}
+
+fn queue_pages(block: &Block) -> u32 {
+    let len = u32::try_from(block.bytes().len()).unwrap_or(u32::MAX);
+    Span { page: 0, len }.pages().min(QUEUE_PAGES as u32)
+}
+
+/// Makes `dir` and locks it for this process, as long as the file is open.
+fn lock(dir: &Path) -> std::io::Result<File> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    let mut options = OpenOptions::new();
+    let file =
+        options.write(true).create(true).truncate(false).mode(0o600).open(dir.join("lock"))?;
+    file.try_lock()?;
+    Ok(file)
+}
+

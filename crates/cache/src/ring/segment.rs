@@ -1,0 +1,153 @@
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rekindle_block::{Block, BlockHash};
+use rustix::fs::FallocateFlags;
+use rustix::io::{Errno, ReadWriteFlags};
+
+use super::record::{PAGE, Span, encode_header};
+
+/// One file of the ring. Written once from front to back, then only read, then retired.
+pub(super) struct Segment {
+    id: u64,
+    path: PathBuf,
+    file: File,
+    retired: AtomicBool,
+}
+
+/// How a read that may not wait went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Now {
+    Done,
+    /// The bytes are not in the page cache.
+    Later,
+    /// The file is too short or the disk failed.
+    Bad,
+}
+
+/// The path of segment `id` in `dir`.
+pub(super) fn path_of(dir: &Path, id: u64) -> PathBuf {
+    dir.join(format!("ring-{id:016x}.seg"))
+}
+
+/// The id in a segment's file name.
+pub(super) fn id_of(name: &str) -> Option<u64> {
+    let hex = name.strip_prefix("ring-")?.strip_suffix(".seg")?;
+    let id = (hex.len() == 16).then(|| u64::from_str_radix(hex, 16).ok())??;
+    (path_of(Path::new(""), id).as_os_str() == name).then_some(id)
+}
+
+impl Segment {
+    /// A new file with `bytes` set aside, so that a full file system shows here and not at a write.
+    pub(super) fn create(dir: &Path, id: u64, bytes: u64) -> io::Result<Self> {
+        let path = path_of(dir, id);
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+        match rustix::fs::fallocate(&file, FallocateFlags::KEEP_SIZE, 0, bytes) {
+            Ok(()) | Err(Errno::OPNOTSUPP) => Ok(Self::new(id, path, file)),
+            Err(error) => {
+                let _ = std::fs::remove_file(&path);
+                Err(error.into())
+            }
+        }
+    }
+
+    /// The file an earlier process left. What was set aside behind its end is given back.
+    pub(super) fn open(dir: &Path, id: u64) -> io::Result<Self> {
+        let path = path_of(dir, id);
+        let nofollow = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+        let flags = nofollow.bits().cast_signed();
+        let file = OpenOptions::new().read(true).write(true).custom_flags(flags).open(&path)?;
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        file.set_len(metadata.len())?;
+        Ok(Self::new(id, path, file))
+    }
+
+    fn new(id: u64, path: PathBuf, file: File) -> Self {
+        Self { id, path, file, retired: AtomicBool::new(false) }
+    }
+
+    pub(super) fn id(&self) -> u64 {
+        self.id
+    }
+
+    pub(super) fn len(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    /// Fills `bytes` from `at` if the page cache has them all.
+    #[inline]
+    pub(super) fn read_now(&self, at: u64, bytes: &mut [u8]) -> Now {
+        let wanted = bytes.len();
+        let mut buffers = [io::IoSliceMut::new(bytes)];
+        match rustix::io::preadv2(&self.file, &mut buffers, at, ReadWriteFlags::NOWAIT) {
+            Ok(read) if read == wanted => Now::Done,
+            // Short: the rest is not in the page cache, or the file ends. A read that may wait
+            // will tell.
+            Ok(read) if read > 0 => Now::Later,
+            Err(Errno::AGAIN | Errno::INTR | Errno::OPNOTSUPP) => Now::Later,
+            Ok(_) | Err(_) => Now::Bad,
+        }
+    }
+
+    /// Fills `bytes` from `at`.
+    pub(super) fn read(&self, at: u64, bytes: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact_at(bytes, at)
+    }
+
+    /// Writes the record of `block` at `page`. Readers learn of it only afterwards.
+    pub(super) fn write_record(&self, page: u32, block: &Block) -> io::Result<Span> {
+        let data = block.bytes();
+        let len = u32::try_from(data.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let span = Span::checked(page, len).ok_or(io::ErrorKind::InvalidInput)?;
+        let header = encode_header(self.id, span, &block.hash(), data);
+        self.file.write_all_at(&header, u64::from(page) * PAGE as u64)?;
+        self.file.write_all_at(data, span.data_at(0))?;
+        let padding = data.len().next_multiple_of(PAGE) - data.len();
+        self.file.write_all_at(&[0; PAGE][..padding], span.data_at(0) + data.len() as u64)?;
+        Ok(span)
+    }
+
+    /// Ends the file with its footer at `at`, and gives back what was set aside behind it.
+    pub(super) fn seal(&self, at: u64, records: &[(BlockHash, Span)]) -> io::Result<u64> {
+        let footer = super::footer::encode(self.id, records);
+        self.file.write_all_at(&footer, at)?;
+        let end = at + footer.len() as u64;
+        self.file.set_len(end)?;
+        Ok(end)
+    }
+
+    /// Deletes the file. Its space is free when this returns, though readers may hold it open: what
+    /// they read from now on is short or does not match, and [`Segment::is_retired`] says why.
+    pub(super) fn retire(&self) {
+        self.retired.store(true, Ordering::Release);
+        let _ = std::fs::remove_file(&self.path);
+        let _ = self.file.set_len(0);
+    }
+
+    pub(super) fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Acquire)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_our_own_names_are_segments() {
+        let name = "ring-00000000000000ff.seg";
+        assert_eq!(id_of(name), Some(255));
+        assert_eq!(path_of(Path::new("/c"), 255), Path::new("/c").join(name));
+        for bad in ["ring-ff.seg", "ring-00000000000000FF.seg", "ring-+0000000000000ff.seg", "lock"]
+        {
+            assert_eq!(id_of(bad), None, "{bad}");
+        }
+    }
+}

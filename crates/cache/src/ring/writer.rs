@@ -1,0 +1,256 @@
+//! The one owner of the segments: writes, prunes, and reads what an earlier process left.
+
+mod head;
+mod limits;
+mod prune;
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::time::{Duration, Instant};
+
+use rekindle_block::{Block, BlockHash};
+
+use super::index::{NEVER, Place};
+use super::left::{self, Left};
+use super::segment::Segment;
+use super::{Order, Shared, Space};
+use crate::CacheConfig;
+use head::Head;
+use limits::Limits;
+
+/// How often the file system's free space is looked at, besides at every new segment.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Segment files, each with a descriptor open. At 512 MiB each they hold what the index can.
+const SEGMENTS_MAX: usize = 1024;
+/// Most bytes of used blocks that go round again at one new segment; never more than half of it, so
+/// that what is new gets the other half. They are held in memory meanwhile.
+const SURVIVORS_MAX: u64 = 32 << 20;
+
+pub(super) struct Writer {
+    dir: PathBuf,
+    shared: Arc<Shared>,
+    limits: Limits,
+    /// Oldest first; the head is not among them.
+    segments: VecDeque<Owned>,
+    head: Option<Head>,
+    next_id: u64,
+    looked: Instant,
+    lock: File,
+}
+
+/// A segment that is not written any more.
+struct Owned {
+    id: u64,
+    bytes: u64,
+    /// `None` until what an earlier process left in it was read.
+    read: Option<Contents>,
+}
+
+struct Contents {
+    segment: Arc<Segment>,
+    names: Vec<BlockHash>,
+}
+
+/// Whether to go on.
+enum After {
+    Continue,
+    End,
+}
+
+impl Writer {
+    /// Lists what is in the directory, which is quick; reading it is left to `run`.
+    pub(super) fn new(
+        config: &CacheConfig,
+        space: Space,
+        shared: Arc<Shared>,
+        lock: File,
+    ) -> io::Result<Self> {
+        let left = left::list(&config.root_dir, SEGMENTS_MAX)?;
+        let next_id = left.last().map_or(1, |last| last.id.saturating_add(1));
+        let segments = left.iter().map(|&Left { id, bytes }| Owned { id, bytes, read: None });
+        let writer = Self {
+            dir: config.root_dir.clone(),
+            limits: Limits::new(config, space),
+            shared,
+            segments: segments.collect(),
+            head: None,
+            next_id,
+            looked: Instant::now(),
+            lock,
+        };
+        writer.publish();
+        Ok(writer)
+    }
+
+    /// Obeys until closed or dropped. Between orders it reads what is left to read.
+    pub(super) fn run(mut self, orders: &Receiver<Order>) {
+        self.keep_min_free();
+        loop {
+            let order = if self.read_newest_unread() {
+                orders.try_recv().map_err(|e| e == TryRecvError::Disconnected)
+            } else {
+                let waited = orders.recv_timeout(LOOK_EVERY);
+                waited.map_err(|e| e == RecvTimeoutError::Disconnected)
+            };
+            let after = match order {
+                Ok(order) => self.obey(order),
+                Err(true) => After::End,
+                Err(false) => After::Continue,
+            };
+            if matches!(after, After::End) {
+                return self.seal_head();
+            }
+            if self.looked.elapsed() >= LOOK_EVERY {
+                self.keep_min_free();
+            }
+        }
+    }
+
+    fn obey(&mut self, order: Order) -> After {
+        // An answer nobody waits for any more is no error.
+        match order {
+            Order::Write { block, epoch, _room } => {
+                if !self.write(&block, epoch) {
+                    self.shared.counts.dropped.add(1);
+                }
+                self.shared.queued.lock().remove(&block.hash());
+            }
+            Order::GiveBack { bytes, given } => {
+                let _ = given.send(self.give_back(bytes));
+            }
+            Order::Settle { settled } => {
+                while self.read_newest_unread() {}
+                let _ = settled.send(());
+            }
+            Order::Close { closed } => {
+                self.seal_head();
+                // Before the answer: who asked may open the directory at once.
+                let _ = self.lock.unlock();
+                let _ = closed.send(());
+                return After::End;
+            }
+            #[cfg(test)]
+            Order::Crash { crashed } => {
+                drop(self.head.take());
+                let _ = self.lock.unlock();
+                let _ = crashed.send(());
+                return After::End;
+            }
+        }
+        After::Continue
+    }
+
+    /// Writes a block that the ring lacks; false if there is no room for it.
+    fn write(&mut self, block: &Block, epoch: u32) -> bool {
+        if self.shared.index.has(&block.hash()) {
+            return true;
+        }
+        if self.head.as_ref().is_some_and(|head| head.fits(block)) {
+            return self.append(block, epoch);
+        }
+        let Some(survivors) = self.next_head(block) else { return false };
+        let written = self.append(block, epoch);
+        self.reinsert(&survivors);
+        self.publish();
+        written
+    }
+
+    fn append(&mut self, block: &Block, epoch: u32) -> bool {
+        let Some(head) = &mut self.head else { return false };
+        let Some(place) = head.append(block) else { return false };
+        // Only now may readers find it: the bytes are in the page cache.
+        self.shared.index.add(block.hash(), place, epoch)
+    }
+
+    /// Begins a segment that `block` fits in, at the cost of the oldest ones. Returns those of their
+    /// blocks that are to go round again; `None` if there is no room.
+    fn next_head(&mut self, block: &Block) -> Option<Vec<Block>> {
+        self.seal_head();
+        let own = self.bytes();
+        let least = Head::bytes_for(block);
+        let wanted = self.limits.segment_bytes(&self.dir, own).max(least);
+        // One block may not push out most of a ring.
+        if wanted > self.limits.capacity(&self.dir, own) / 2 {
+            return None;
+        }
+        let survivors = self.prune(wanted, SURVIVORS_MAX.min(wanted / 2));
+        let bytes = self.limits.spare(&self.dir, self.bytes()).min(wanted);
+        (bytes >= least && self.begin_head(bytes)).then_some(survivors)
+    }
+
+    fn begin_head(&mut self, bytes: u64) -> bool {
+        // The directory may have been deleted under us: that loses speed and nothing else.
+        let _ = std::fs::create_dir_all(&self.dir);
+        let created = Segment::create(&self.dir, self.next_id, bytes);
+        self.next_id += 1;
+        match created {
+            Ok(segment) => self.head = Some(Head::new(segment, bytes)),
+            Err(error) => {
+                tracing::debug!(%error, "no new ring segment");
+                return false;
+            }
+        }
+        self.shared.epoch.fetch_add(1, Ordering::Relaxed);
+        true
+    }
+
+    fn seal_head(&mut self) {
+        let Some(head) = self.head.take() else { return };
+        let id = head.id();
+        let bytes = head.seal();
+        let (segment, names) = head.into_contents();
+        self.segments.push_back(Owned { id, bytes, read: Some(Contents { segment, names }) });
+    }
+
+    /// Reads the newest segment that an earlier process left; false when all are read.
+    fn read_newest_unread(&mut self) -> bool {
+        let Some(at) = self.segments.iter().rposition(|owned| owned.read.is_none()) else {
+            return false;
+        };
+        let id = self.segments[at].id;
+        let opened = Segment::open(&self.dir, id);
+        let found = opened.and_then(|segment| Ok((left::records(&segment)?, segment)));
+        match found {
+            Ok((records, segment)) if !records.is_empty() => {
+                let segment = Arc::new(segment);
+                let mut names = Vec::with_capacity(records.len());
+                for (hash, span) in records {
+                    let place = Place { segment: segment.clone(), span };
+                    if self.shared.index.add(hash, place, NEVER) {
+                        names.push(hash);
+                    }
+                }
+                self.segments[at].read = Some(Contents { segment, names });
+            }
+            // Not one record in it, or not to be read: it only takes space.
+            Ok(_) | Err(_) => {
+                self.segments.remove(at);
+                let _ = std::fs::remove_file(super::segment::path_of(&self.dir, id));
+            }
+        }
+        self.keep_min_free();
+        true
+    }
+
+    /// Bytes of all segment files.
+    fn bytes(&self) -> u64 {
+        let head = self.head.as_ref().map_or(0, Head::bytes);
+        self.segments.iter().map(|owned| owned.bytes).sum::<u64>() + head
+    }
+
+    fn publish(&self) {
+        let counts = &self.shared.counts;
+        let bytes = self.bytes();
+        counts.ring_bytes.set(bytes);
+        counts.ring_segments.set((self.segments.len() + usize::from(self.head.is_some())) as u64);
+        let unread = self.segments.iter().filter(|owned| owned.read.is_none()).count();
+        counts.ring_unscanned.set(unread as u64);
+        counts.ring_capacity_now.set(self.limits.capacity(&self.dir, bytes));
+        counts.free_bytes.set(self.limits.free(&self.dir));
+    }
+}

@@ -1,0 +1,69 @@
+use std::sync::Arc;
+
+use rekindle_block::{Block, BlockHash};
+
+use crate::ring::index::Place;
+use crate::ring::record::{PAGE, Span};
+use crate::ring::{footer, segment::Segment};
+
+/// The segment that is being written.
+pub(super) struct Head {
+    segment: Arc<Segment>,
+    /// Bytes set aside for it.
+    bytes: u64,
+    page: u32,
+    records: Vec<(BlockHash, Span)>,
+}
+
+impl Head {
+    pub(super) fn new(segment: Segment, bytes: u64) -> Self {
+        Self { segment: Arc::new(segment), bytes, page: 0, records: Vec::new() }
+    }
+
+    pub(super) fn id(&self) -> u64 {
+        self.segment.id()
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Bytes not yet written.
+    pub(super) fn left(&self) -> u64 {
+        self.bytes.saturating_sub(u64::from(self.page) * PAGE as u64)
+    }
+
+    /// Bytes of a segment that holds `block` alone.
+    pub(super) fn bytes_for(block: &Block) -> u64 {
+        end_of(0, block) + footer::size(1)
+    }
+
+    /// Whether `block` fits, with a footer behind it.
+    pub(super) fn fits(&self, block: &Block) -> bool {
+        end_of(self.page, block) + footer::size(self.records.len() + 1) <= self.bytes
+    }
+
+    /// Writes `block`, which must fit. `None` when the disk fails: the next one goes to its place.
+    pub(super) fn append(&mut self, block: &Block) -> Option<Place> {
+        let span = self.segment.write_record(self.page, block).ok()?;
+        self.page += span.pages();
+        self.records.push((block.hash(), span));
+        Some(Place { segment: self.segment.clone(), span })
+    }
+
+    /// Writes the footer; returns the bytes of the file. Without a footer (the disk failed) the
+    /// headers still tell.
+    pub(super) fn seal(&self) -> u64 {
+        let at = u64::from(self.page) * PAGE as u64;
+        self.segment.seal(at, &self.records).unwrap_or(self.bytes)
+    }
+
+    pub(super) fn into_contents(self) -> (Arc<Segment>, Vec<BlockHash>) {
+        (self.segment, self.records.into_iter().map(|(hash, _)| hash).collect())
+    }
+}
+
+fn end_of(page: u32, block: &Block) -> u64 {
+    let len = u32::try_from(block.bytes().len()).unwrap_or(u32::MAX);
+    Span { page, len }.end()
+}
