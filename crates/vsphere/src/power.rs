@@ -7,6 +7,7 @@ use crate::{
     VmId, Vsphere, VsphereError,
     error::Failure,
     moref::MoRef,
+    property::{Query, Step},
     soap::Request,
     task::{self, Outcome, Running},
     vm::{self, PowerState},
@@ -175,12 +176,18 @@ impl Vsphere {
 
     async fn try_cancel_tasks(&self, vm: &VmId) -> Result<(), Failure> {
         let deadline = Instant::now() + self.session.limits.task;
-        let recent = match self.session.read(&vm.moref(), &["recentTask"]).await {
-            Err(failure) if failure.is_gone() => return Ok(()),
-            vm => vm?.morefs("recentTask"),
+        let query = Query {
+            start: std::slice::from_ref(&self.session.roots.task_manager),
+            steps: &[Step { name: "task", kind: "TaskManager", path: "recentTask", then: &[] }],
+            properties: &[("Task", &["info.entity", "info.state"])],
         };
-        for task in recent {
-            self.cancel(&task, deadline).await?;
+        let recent = self.session.retrieve(&query).await?;
+        let at_work = recent.into_iter().filter(|task| {
+            task.moref("info.entity") == Some(vm.moref())
+                && matches!(task.text("info.state"), Some("running" | "queued"))
+        });
+        for task in at_work {
+            self.cancel(&task.id, deadline).await?;
         }
         Ok(())
     }

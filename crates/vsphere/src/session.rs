@@ -42,6 +42,7 @@ pub(crate) struct Roots {
     pub(crate) property_collector: MoRef,
     pub(crate) session_manager: MoRef,
     pub(crate) search_index: MoRef,
+    pub(crate) task_manager: MoRef,
 }
 
 pub(crate) struct Session {
@@ -180,6 +181,7 @@ fn content(answer: &Element) -> Result<(Roots, About), Failure> {
         property_collector: root("propertyCollector")?,
         session_manager: root("sessionManager")?,
         search_index: root("searchIndex")?,
+        task_manager: root("taskManager")?,
     };
     let text = |name: &str| content.text_at(&["about", name]).unwrap_or_default().to_owned();
     let about = About {

@@ -1,0 +1,218 @@
+"""The objects of the inventory and their properties, and a VM's files: its .vmx and its disks."""
+import hashlib, os, queue, re, threading, time
+from xml.sax.saxutils import escape
+
+from faults import Fault, NfsError
+from volumes import NfsVolume, read_all
+
+
+def parse_vmx(data):
+    lines = re.findall(r'^\s*([^#=\s][^=\s]*)\s*=\s*"(.*)"\s*$', data.decode(errors="replace"), re.M)
+    if not lines:
+        raise Fault("VmConfigFault", "the .vmx has nothing in it")
+    return {key.lower(): value for key, value in lines}
+
+
+def disk_names(vmx):
+    for key, value in sorted(vmx.items()):
+        found = re.fullmatch(r"((?:scsi|sata|nvme|ide)\d+:\d+)\.filename", key)
+        if found and value.endswith(".vmdk") and vmx.get(found[1] + ".present", "TRUE").upper() == "TRUE":
+            yield found[1], value
+
+
+def extents_of(volume, path):
+    """The extents that a descriptor names: each one's path and size in bytes."""
+    text = read_all(volume, path, 64 << 10).decode(errors="replace")
+    found = re.findall(r'^RW\s+(\d+)\s+(?:VMFS|FLAT)\s+"([^"]+)"', text, re.M)
+    if not found:
+        raise Fault("GenericVmConfigFault", f"{path} is not a disk descriptor of flat extents")
+    return [(os.path.join(os.path.dirname(path), name), int(sectors) * 512) for sectors, name in found]
+
+
+class Disk:
+    """The open disk of a running VM. While it is copied away, what the guest writes goes to both places."""
+
+    def __init__(self, volume, path):
+        self.path, self.files = path, []
+        for name, size in extents_of(volume, path):
+            file = volume.open(name)
+            if file.size() != size:
+                message = f"possible extent truncation: {name} has {file.size()} bytes, its descriptor says {size}"
+                raise Fault("GenericVmConfigFault", message)
+            self.files.append((name, size, file))
+        self.size = sum(size for _, size, _ in self.files)
+        self.mirror = {}
+
+    def parts(self, offset, count):
+        base = 0
+        for name, size, file in self.files:
+            lo, hi = max(offset, base), min(offset + count, base + size)
+            if lo < hi:
+                yield name, file, lo - base, lo - offset, hi - lo
+            base += size
+
+    def read(self, offset, count):
+        return b"".join(file.read(at, n) for _, file, at, _, n in self.parts(offset, count))
+
+    def write(self, offset, data):
+        for name, file, at, skip, n in self.parts(offset, len(data)):
+            file.write(at, data[skip:skip + n])
+            if name in self.mirror:
+                self.mirror[name].write(at, data[skip:skip + n])
+
+
+def text(value):
+    return "xsd:string", escape(str(value))
+
+
+def number(value):
+    return "xsd:long", str(int(value))
+
+
+def flag(value):
+    return "xsd:boolean", "true" if value else "false"
+
+
+def ref_xml(name, obj):
+    return f'<{name} type="{obj.kind}">{escape(obj.id)}</{name}>'
+
+
+def refs(objects):
+    return "ArrayOfManagedObjectReference", "".join(ref_xml("ManagedObjectReference", o) for o in objects)
+
+
+ENTITIES = {"Folder", "Datacenter", "ComputeResource", "ResourcePool", "HostSystem", "Datastore", "VirtualMachine"}
+
+
+class Managed:
+    """An object of the inventory. `parent`, and the lists in `links`, can be walked along."""
+
+    def __init__(self, kind, id, name="", parent=None):
+        self.kind, self.id, self.name, self.parent, self.links = kind, id, name, parent, {}
+
+    def is_a(self, kind):
+        return kind == self.kind or kind == "ManagedEntity" and self.kind in ENTITIES
+
+    def along(self, path):
+        return ([self.parent] if self.parent else []) if path == "parent" else self.links.get(path, [])
+
+    def properties(self):
+        found = {"name": text(self.name), "parent": self.parent}
+        for path, objects in self.links.items():
+            single = path in ("hostFolder", "vmFolder", "resourcePool", "configManager.datastoreSystem")
+            found[path] = objects[0] if single else refs(objects)
+        return found
+
+
+class Host(Managed):
+    def properties(self):
+        vnic = "<HostVirtualNic><device>vmk0</device><spec><ip><ipAddress>127.0.0.1</ipAddress></ip></spec></HostVirtualNic>"
+        return super().properties() | {
+            "runtime.connectionState": ("HostSystemConnectionState", "connected"),
+            "runtime.inMaintenanceMode": flag(False),
+            "config.network.vnic": ("ArrayOfHostVirtualNic", vnic),
+        }
+
+
+class Datastore(Managed):
+    def __init__(self, id, name, parent, volume):
+        super().__init__("Datastore", id, name, parent)
+        self.volume = volume
+
+    @property
+    def nfs(self):
+        return isinstance(self.volume, NfsVolume)
+
+    def properties(self):
+        try:
+            (capacity, free), accessible = self.volume.space(), True
+        except (OSError, NfsError):
+            capacity, free, accessible = 0, 0, False
+        info = ("LocalDatastoreInfo", f"<name>{escape(self.name)}</name><path>{escape(str(getattr(self.volume, 'root', '')))}</path>")
+        if self.nfs:
+            nas = f"<remoteHost>{escape(self.volume.host)}</remoteHost><remotePath>{escape(self.volume.path)}</remotePath>"
+            info = ("NasDatastoreInfo", f"<name>{escape(self.name)}</name><nas><type>NFS</type>{nas}</nas>")
+        return super().properties() | {
+            "summary.type": text("NFS" if self.nfs else "VMFS"), "summary.capacity": number(capacity),
+            "summary.freeSpace": number(free), "summary.accessible": flag(accessible), "info": info,
+        }
+
+
+class Nic:
+    def __init__(self, key, vmx, prefix):
+        self.key, self.network = key, vmx.get(prefix + ".networkname", "VM Network")
+        self.mac = vmx.get(prefix + ".address") or vmx.get(prefix + ".generatedaddress") or "00:50:56:00:00:%02x" % (key - 4000)
+        self.start_connected = vmx.get(prefix + ".startconnected", "TRUE").upper() == "TRUE"
+
+    def xml(self):
+        on = flag(self.start_connected)[1]
+        return (f'<VirtualDevice xsi:type="VirtualVmxnet3"><key>{self.key}</key><deviceInfo><label>Network adapter {self.key - 3999}</label></deviceInfo>'
+                f'<backing xsi:type="VirtualEthernetCardNetworkBackingInfo"><deviceName>{escape(self.network)}</deviceName></backing>'
+                f'<connectable><startConnected>{on}</startConnected><connected>{on}</connected></connectable><macAddress>{self.mac}</macAddress></VirtualDevice>')
+
+
+class Vm(Managed):
+    def __init__(self, id, name, parent, host, datastore, vmx_file, vmx):
+        super().__init__("VirtualMachine", id, name, parent)
+        self.host, self.datastore, self.vmx_file, self.on = host, datastore, vmx_file, False
+        self.memory = int(vmx.get("memsize", "32")) << 20
+        self.uuid = hashlib.md5(f"{id}{time.time()}".encode()).hexdigest()
+        self.nics = [Nic(4000 + n, vmx, f"ethernet{n}") for n in range(10) if vmx.get(f"ethernet{n}.present", "").upper() == "TRUE"]
+        self.disks, self.capacity = [os.path.join(self.folder, name) for _, name in disk_names(vmx)], {}
+        for path in self.disks:
+            try:
+                self.capacity[path] = sum(size for _, size in extents_of(datastore.volume, path))
+            except (OSError, NfsError, Fault):
+                pass  # found at power on, as on a real host
+        self.open_disks, self.extra = [], []
+        self.busy, self.io = threading.Lock(), threading.Lock()
+        self.question, self.asked, self.labels, self.answers = None, "", [], queue.Queue()
+
+    @property
+    def folder(self):
+        return os.path.dirname(self.vmx_file)
+
+    @property
+    def vmx_path(self):
+        return f"[{self.datastore.name}] {self.vmx_file}"
+
+    def along(self, path):
+        return [self.datastore] if path == "datastore" else super().along(path)
+
+    def properties(self):
+        devices = [n.xml() for n in self.nics]
+        for n, path in enumerate(self.disks):
+            size = self.capacity.get(path, 0)
+            devices.append(
+                f'<VirtualDevice xsi:type="VirtualDisk"><key>{2000 + n}</key><deviceInfo><label>Hard disk {n + 1}</label></deviceInfo>'
+                f'<backing xsi:type="VirtualDiskFlatVer2BackingInfo"><fileName>[{escape(self.datastore.name)}] {escape(path)}</fileName>'
+                f'{ref_xml("datastore", self.datastore)}<diskMode>persistent</diskMode></backing>'
+                f"<capacityInKB>{size // 1024}</capacityInKB><capacityInBytes>{size}</capacityInBytes></VirtualDevice>")
+        found = super().properties() | {
+            "runtime.powerState": ("VirtualMachinePowerState", "poweredOn" if self.on else "poweredOff"),
+            "runtime.host": self.host, "datastore": refs([self.datastore]),
+            "config.files.vmPathName": text(self.vmx_path), "config.instanceUuid": text(self.uuid),
+            "config.hardware.device": ("ArrayOfVirtualDevice", "".join(devices)), "snapshot": None,
+            "guest.toolsRunningStatus": text("guestToolsRunning" if self.on else "guestToolsNotRunning"), "runtime.question": None,
+        }
+        if self.question:
+            infos = "".join(f'<choiceInfo xsi:type="ElementDescription"><label>{label}</label><summary/><key>{n}</key></choiceInfo>' for n, label in enumerate(self.labels))
+            asked = escape(self.asked)
+            found["runtime.question"] = ("VirtualMachineQuestionInfo", f"<id>{self.question}</id><text>{asked}</text><choice>{infos}</choice>"
+                                         f"<message><id>{asked.split(':')[0]}</id><text>{asked}</text></message>")
+        return found
+
+
+class Task(Managed):
+    def __init__(self, id, name, vm, rule):
+        super().__init__("Task", id, name)
+        self.vm = vm
+        self.state, self.progress, self.error, self.result, self.rule = "running", None, None, None, rule
+        self.cancelled = False
+
+    def properties(self):
+        error = self.error and ("LocalizedMethodFault", f'<fault xsi:type="{self.error.name}">{self.error.inner()}</fault>'
+                                f"<localizedMessage>{escape(self.error.message)}</localizedMessage>")
+        progress = None if self.progress is None else number(self.progress)
+        return {"info.state": ("TaskInfoState", self.state), "info.progress": progress, "info.error": error, "info.result": self.result,
+                "info.entity": self.vm}
