@@ -1,5 +1,5 @@
 """HTTP: the API, and the test's own door."""
-import http.server, json, os, re, socket, ssl, threading, time, traceback, urllib.parse
+import http.server, json, os, re, socket, ssl, sys, threading, time, traceback, urllib.parse
 import xml.etree.ElementTree as ET
 from xml.sax.saxutils import escape
 
@@ -140,10 +140,18 @@ class Admin(Handler):
         return json.dumps({"vms": vms, "datastores": stores, "calls": api.calls})
 
 
+class Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request, client_address):
+        """A client that hangs up, or does not trust us, is no event."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
+
+
 def serve(address, handler, api, certificate=None):
     host, _, port = address.rpartition(":")
-    server = http.server.ThreadingHTTPServer((host, int(port)), type(handler.__name__, (handler,), {"api": api}))
-    server.daemon_threads = True
+    server = Server((host, int(port)), type(handler.__name__, (handler,), {"api": api}))
     if certificate:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(*certificate)

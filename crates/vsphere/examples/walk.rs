@@ -3,7 +3,7 @@
 //!
 //! `walk URL THUMBPRINT NFSHOST:/EXPORT DIR/VM.vmx [DATASTORE]`, password in `VSPHERE_PASSWORD`, user in
 //! `VSPHERE_USER`. With a vCenter and a DATASTORE the VM ends there, running; otherwise it is powered
-//! off and unregistered. A THUMBPRINT of `-` is for plain HTTP on loopback.
+//! off and unregistered. `WALK_HOST` names the host, otherwise it is the last one. A THUMBPRINT of `-` is for plain HTTP on loopback.
 
 use std::{
     env,
@@ -37,7 +37,10 @@ async fn main() -> Result<()> {
     };
     let vsphere = Vsphere::connect(endpoint(url, thumbprint)?).await?;
     println!("{} ({})", vsphere.about().full_name, vsphere.about().api_type);
-    let host = vsphere.hosts().await?.pop().context("no host")?;
+    let host = match env::var("WALK_HOST") {
+        Ok(name) => vsphere.find_host(Some(&name)).await?,
+        Err(_) => vsphere.hosts().await?.pop().context("no host")?,
+    };
     println!("host {}, seen at {:?}", host.name, host.addresses);
     let walk = Walk { vsphere, host, export, since: Instant::now() };
     let vm = walk.start(vmx).await?;

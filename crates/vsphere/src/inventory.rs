@@ -143,7 +143,7 @@ impl Vsphere {
         let query = Query {
             start: &[host.moref()],
             steps: &[Step { name: "network", kind: "HostSystem", path: "network", then: &[] }],
-            properties: &[("Network", &["name"]), ("DistributedVirtualPortgroup", &["name"])],
+            properties: &[("Network", &["name"])],
         };
         let found = self.session.retrieve(&query).await?;
         let mut list: Vec<Network> = found
@@ -165,7 +165,6 @@ impl Vsphere {
             properties: &[
                 ("HostSystem", &["configManager.datastoreSystem"]),
                 ("ComputeResource", &["resourcePool"]),
-                ("ClusterComputeResource", &["resourcePool"]),
                 ("Datacenter", &["vmFolder"]),
             ],
         };

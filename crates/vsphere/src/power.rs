@@ -41,33 +41,21 @@ impl Vsphere {
                 return Ok(());
             }
             let request = Request::new("PowerOnVM_Task", &vm.moref(), |_| {});
-            let running = Running {
-                call: request.call,
-                task: self.session.call_for_moref(&request).await?,
-                deadline,
-                progress: &|_| {},
-                questions_of: Some(vm.moref()),
+            let started = match self.session.call_for_moref(&request).await {
+                Ok(task) => self.start(vm, task, deadline, policy).await,
+                Err(failure) => Err(failure),
             };
-            match self.start(vm, running, policy).await {
-                // Our own earlier call may still be at work: its end decides, seen above.
-                Err(failure) if failure.is(&["TaskInProgress"]) => {
-                    let Some(task) = task::in_the_way(&failure) else { return Err(failure) };
-                    let earlier = Running {
-                        call: request.call,
-                        task,
-                        deadline,
-                        progress: &|_| {},
-                        questions_of: Some(vm.moref()),
-                    };
-                    self.start(vm, earlier, policy).await?;
-                }
-                Err(failure) if failure.is(&["InvalidPowerState"]) => {
-                    return match self.try_power_state(vm).await? {
-                        PowerState::On => Ok(()),
-                        _ => Err(failure),
-                    };
-                }
-                result => return result,
+            let Err(failure) = started else { return Ok(()) };
+            if let Some(earlier) = task::in_the_way(&failure) {
+                // Most likely our own earlier call, which may ask as well.
+                task::settled(self.start(vm, earlier, deadline, policy).await)?;
+            } else if failure.is(&["InvalidPowerState"]) {
+                return match self.try_power_state(vm).await? {
+                    PowerState::On => Ok(()),
+                    _ => Err(failure),
+                };
+            } else {
+                task::forgotten(failure, deadline).await?;
             }
         }
     }
@@ -76,9 +64,17 @@ impl Vsphere {
     async fn start(
         &self,
         vm: &VmId,
-        running: Running<'_>,
+        task: MoRef,
+        deadline: Instant,
         policy: UuidPolicy,
     ) -> Result<(), Failure> {
+        let running = Running {
+            call: "PowerOnVM_Task",
+            task,
+            deadline,
+            progress: &|_| {},
+            questions_of: Some(vm.moref()),
+        };
         let mut answered: Vec<String> = Vec::new();
         loop {
             let question = match self.session.follow(&running).await? {
@@ -142,19 +138,17 @@ impl Vsphere {
             }
             let request = Request::new("PowerOffVM_Task", &vm.moref(), |_| {});
             let left = deadline.saturating_duration_since(Instant::now());
-            match self.session.run(&request, left).await {
-                Ok(_) => return Ok(()),
-                // It went off by itself: seen above.
-                Err(failure) if failure.is(&["InvalidPowerState"]) => {
-                    return match self.try_power_state(vm).await? {
-                        PowerState::Off => Ok(()),
-                        _ => Err(failure),
-                    };
-                }
-                Err(failure) => match task::in_the_way(&failure) {
-                    Some(task) => self.session.wait_out(&task, deadline).await?,
-                    None => return Err(failure),
-                },
+            let Err(failure) = self.session.run(&request, left).await else { return Ok(()) };
+            if let Some(task) = task::in_the_way(&failure) {
+                self.session.wait_out(&task, deadline).await?;
+            } else if failure.is(&["InvalidPowerState"]) {
+                // It went off by itself.
+                return match self.try_power_state(vm).await? {
+                    PowerState::Off => Ok(()),
+                    _ => Err(failure),
+                };
+            } else {
+                task::forgotten(failure, deadline).await?;
             }
         }
     }

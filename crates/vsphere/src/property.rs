@@ -124,10 +124,6 @@ impl Object {
     pub(crate) fn list(&self, path: &str) -> &[Element] {
         self.get(path).map_or(&[], |value| value.children.as_slice())
     }
-
-    pub(crate) fn morefs(&self, path: &str) -> Vec<MoRef> {
-        self.list(path).iter().filter_map(Element::moref).collect()
-    }
 }
 
 impl Session {
@@ -192,17 +188,12 @@ impl<'a> Watch<'a> {
     }
 
     /// Returns when something may have changed, or after `within` at most.
-    pub(crate) async fn changed(&mut self, within: Duration) -> Result<(), Failure> {
+    pub(crate) async fn changed(&mut self, within: Duration) {
         let end = Instant::now() + within;
-        match self.wait(within.min(LONG_POLL)).await {
-            Ok(()) => Ok(()),
-            Err(failure) if failure.is_unreachable() => Err(failure),
-            // The collector went with an old session, or the server cannot do this: poll.
-            Err(_) => {
-                self.collector = None;
-                sleep(POLL.min(end - Instant::now())).await;
-                Ok(())
-            }
+        if self.wait(within.min(LONG_POLL)).await.is_err() {
+            // The collector went with an old session, the server is away or cannot do this: poll.
+            self.collector = None;
+            sleep(POLL.min(end.saturating_duration_since(Instant::now()))).await;
         }
     }
 

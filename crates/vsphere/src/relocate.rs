@@ -52,17 +52,17 @@ impl Vsphere {
                 });
                 w.text("priority", "defaultPriority");
             });
-            let task = match self.session.call_for_moref(&request).await {
-                Ok(task) => task,
-                Err(failure) => task::in_the_way(&failure).ok_or(failure)?,
+            let moved = match self.session.call_for_moref(&request).await {
+                Ok(task) => self.moving(request.call, task, deadline, progress).await,
+                Err(failure) => Err(failure),
             };
-            match self.moving(request.call, task, deadline, progress).await {
-                // An earlier one is at work: its end decides, seen above.
-                Err(failure) if failure.is(&["TaskInProgress"]) => {
-                    let task = task::in_the_way(&failure).ok_or(failure)?;
-                    self.moving(request.call, task, deadline, progress).await?;
+            let Err(failure) = moved else { return Ok(()) };
+            match task::in_the_way(&failure) {
+                // An earlier one is at work: where the VM is then decides, seen above.
+                Some(task) => {
+                    task::settled(self.moving(request.call, task, deadline, progress).await)?;
                 }
-                result => return result,
+                None => task::forgotten(failure, deadline).await?,
             }
         }
     }

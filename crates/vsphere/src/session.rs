@@ -124,6 +124,8 @@ impl Session {
             w.text("userName", &self.user);
             w.text("password", self.password.expose());
         });
+        // Login over a session that still is one would be refused.
+        self.transport.forget_session();
         match self.transport.post(&request, self.limits.call).await {
             Ok(_) => {
                 *refused = None;
@@ -146,11 +148,17 @@ impl Session {
         }
     }
 
-    /// Repeats an idempotent operation while the server cannot be reached, as long as our patience lasts.
-    pub(crate) async fn insist<T, F>(
-        &self,
-        mut operation: impl FnMut() -> F,
-    ) -> Result<T, VsphereError>
+    /// Repeats an idempotent operation while the server cannot be reached, as long as our patience
+    /// lasts, and makes its failure an error of the crate.
+    pub(crate) async fn insist<T, F>(&self, operation: impl FnMut() -> F) -> Result<T, VsphereError>
+    where
+        F: Future<Output = Result<T, Failure>>,
+    {
+        self.persist(operation).await.map_err(VsphereError::from)
+    }
+
+    /// The same, inside of an operation: what takes hours must not run out of patience by that.
+    pub(crate) async fn persist<T, F>(&self, mut operation: impl FnMut() -> F) -> Result<T, Failure>
     where
         F: Future<Output = Result<T, Failure>>,
     {
@@ -159,11 +167,11 @@ impl Session {
         loop {
             match operation().await {
                 Err(failure) if failure.is_unreachable() && Instant::now() + pause < end => {
-                    tracing::debug!(error = %VsphereError::from(failure), "vSphere is not there, trying again");
+                    tracing::debug!(?failure, "vSphere is not there, trying again");
                     sleep(pause).await;
                     pause = (pause * 2).min(BACK_OFF.1);
                 }
-                result => return result.map_err(VsphereError::from),
+                result => return result,
             }
         }
     }

@@ -81,7 +81,7 @@ impl Session {
         let started = Instant::now();
         let mut looks = FIRST_LOOKS.into_iter();
         loop {
-            if let Some(outcome) = self.look_at(running).await? {
+            if let Some(outcome) = self.persist(|| self.look_at(running)).await? {
                 return Ok(outcome);
             }
             let left = running.deadline.saturating_duration_since(Instant::now());
@@ -91,7 +91,7 @@ impl Session {
             }
             match looks.next() {
                 Some(pause) => sleep(pause.min(left)).await,
-                None => watch.changed(left).await?,
+                None => watch.changed(left).await,
             }
         }
     }
@@ -136,4 +136,23 @@ pub(crate) fn in_the_way(failure: &Failure) -> Option<MoRef> {
         Failure::Fault(fault) if fault.name == "TaskInProgress" => fault.moref("task"),
         _ => None,
     }
+}
+
+/// The end of another's task that we waited for. That it failed is no failure of ours, as we try
+/// next; that somebody cancelled it is.
+pub(crate) fn settled(end: Result<(), Failure>) -> Result<(), Failure> {
+    match end {
+        Err(Failure::Fault(fault)) if fault.name != "RequestCanceled" => Ok(()),
+        end => end,
+    }
+}
+
+/// A pause before we look again what became of a task that the server has forgotten, as a vCenter
+/// that was started anew has.
+pub(crate) async fn forgotten(failure: Failure, deadline: Instant) -> Result<(), Failure> {
+    if !failure.is_gone() || Instant::now() >= deadline {
+        return Err(failure);
+    }
+    sleep(Duration::from_millis(500)).await;
+    Ok(())
 }

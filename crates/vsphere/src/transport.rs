@@ -113,6 +113,11 @@ impl Transport {
         self.cookie.lock().unwrap_or_else(|e| e.into_inner())
     }
 
+    /// The next call begins a session of its own.
+    pub(crate) fn forget_session(&self) {
+        *self.cookie() = None;
+    }
+
     fn keep_cookie(&self, response: &Response) {
         for header in response.headers().get_all(SET_COOKIE) {
             let pair =

@@ -99,7 +99,7 @@ impl Vsphere {
         }
         let request = Request::new("RegisterVM_Task", &place.vm_folder, |w| {
             w.text("path", vmx);
-            w.text("name", name);
+            w.text("name", &inventory_name(name));
             w.flag("asTemplate", false);
             w.moref("pool", &place.pool);
             w.moref("host", &host.moref());
@@ -110,8 +110,10 @@ impl Vsphere {
                 let id = id.ok_or_else(|| Failure::garbled(request.call, "it names no VM"))?;
                 Ok(Vm { id: VmId::from(id), name: name.to_owned() })
             }
-            // Our own earlier call was done after all.
-            Err(failure) if failure.is(&["AlreadyExists", "DuplicateName"]) => {
+            // Our own earlier call was done after all, or this one, and its task is forgotten.
+            Err(failure)
+                if failure.is(&["AlreadyExists", "DuplicateName"]) || failure.is_gone() =>
+            {
                 self.by_path(&place.datacenter, vmx).await?.ok_or(failure)
             }
             Err(failure) => Err(failure),
@@ -194,6 +196,11 @@ impl Vsphere {
             }
         }
     }
+}
+
+/// A name as the inventory has it: these three are escaped there.
+fn inventory_name(name: &str) -> String {
+    name.replace('%', "%25").replace('/', "%2f").replace('\\', "%5c")
 }
 
 fn view(vm: &Object) -> VmView {
