@@ -9,6 +9,8 @@
     nfs3      an NFSv3 client of a few calls, for load and for bad input
     daemon    the real `rekindle` as a process: start, wait until ready, SIGKILL, read its log
     recovery  a repository, a backup in it, a recovery that serves
+    vsphere_story  a recovery through a stand-in for vSphere
+    stories   how a story is run as a program
     timeline  steps with their times, printed as they happen
 
 Python's standard library only. Debian packages come from scripts/setup.

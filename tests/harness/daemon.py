@@ -9,7 +9,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from .qemu import _die_with_parent
+from .qemu import die_with_parent
 
 BAD = re.compile(r'"level":"(WARN|ERROR)"|panicked at')  # JSON lines, as they are written to a file
 READY_SECONDS = 60
@@ -60,7 +60,7 @@ class Daemon:
         where = ["--config", self.config] if self.config else ["--state-dir", self.state_dir]
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen([binary(), "serve", *where], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                            preexec_fn=_die_with_parent)
+                                            preexec_fn=die_with_parent)
         until = time.monotonic() + READY_SECONDS
         while not self.ready():
             if self.process.poll() is not None:

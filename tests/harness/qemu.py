@@ -21,7 +21,7 @@ class Ended(Exception):
     """The machine stopped, or did not do in time what was expected of it."""
 
 
-def _die_with_parent():
+def die_with_parent():
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
@@ -73,7 +73,7 @@ class Machine:
         for number, name in enumerate(ports or {}, 1):
             command += ["-chardev", lines[name].argument(name), "-device", f"virtserialport,nr={number},chardev={name},name={name}"]
         self.process = subprocess.Popen(command + arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                        pass_fds=[line.theirs.fileno() for line in lines.values()], preexec_fn=_die_with_parent)
+                                        pass_fds=[line.theirs.fileno() for line in lines.values()], preexec_fn=die_with_parent)
         self.errors = []
         threading.Thread(target=self._errors, daemon=True).start()
         for line in lines.values():

@@ -1,0 +1,146 @@
+"""A recovery through vSphere, told against any stand-in whose host does real I/O: mounted, registered, running off the export,
+relocated while its guest writes and the daemon is killed, verified, cleaned up."""
+import hashlib
+import json
+import subprocess
+import threading
+import time
+import urllib.request
+from pathlib import Path
+
+from . import recovery
+from .daemon import Daemon
+from .qemu import die_with_parent
+from .stories import expect
+
+MEBIBYTES = 32
+CONFIG = """\
+state_dir = "{folder}/state"
+[nfs]
+advertise = "127.0.0.1"
+[[target]]
+name = "vcenter"
+kind = "vsphere"
+url = "{url}"
+user = "administrator@vsphere.local"
+password_file = "{folder}/password"
+thumbprint = "{thumbprint}"
+host = "{host}"
+clients = ["127.0.0.1"]
+"""
+VMX = """\
+.encoding = "UTF-8"
+config.version = "8"
+virtualHW.version = "14"
+displayName = "web"
+guestOS = "debian10-64"
+memSize = "512"
+numvcpus = "1"
+scsi0.present = "TRUE"
+scsi0.virtualDev = "pvscsi"
+scsi0:0.present = "TRUE"
+scsi0:0.fileName = "web.vmdk"
+ethernet0.present = "TRUE"
+ethernet0.virtualDev = "vmxnet3"
+ethernet0.networkName = "VM Network"
+ethernet0.addressType = "generated"
+uuid.bios = "56 4d 00 11 22 33 44 55-66 77 88 99 aa bb cc dd"
+uuid.location = "56 4d 00 11 22 33 44 55-66 77 88 99 aa bb cc dd"
+"""
+
+
+class Simulator:
+    """A stand-in for a vCenter as a process, and the test's own door into it.
+
+    It prints `ready URL thumbprint SHA1`; its door understands /guest, /copy-rate and /state (see tests/vsphere-standin).
+    """
+
+    def __init__(self, command, password, host, door=None):
+        self.password, self.host, self.url, self.address = password, host, None, door
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=die_with_parent)
+        for line in self.process.stdout:
+            if line.startswith("admin "):
+                self.address = line.split()[1].removeprefix("http://")
+            if line.startswith("ready "):
+                _, self.url, _, self.thumbprint = line.split()
+                break
+        if not self.url:
+            raise RuntimeError(f"{command[0]} did not start")
+        threading.Thread(target=self.process.stdout.read, daemon=True).start()
+
+    def door(self, method, path, body=None):
+        request = urllib.request.Request(f"http://{self.address}{path}", data=body, method=method)
+        return urllib.request.urlopen(request, timeout=60).read()
+
+    def state(self):
+        return json.loads(self.door("GET", "/state"))
+
+    def vm(self, name):
+        return next((vm for vm in self.state()["vms"] if vm["name"] == name), None)
+
+    def local_datastore(self):
+        return next(store for store in self.state()["datastores"] if "nfs" not in store)
+
+
+def lay_down_backup(folder):
+    image = recovery.write_image(folder / "web.raw", 3, MEBIBYTES)
+    vm = folder / "backup"
+    vm.mkdir()
+    subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "vmdk", "-o", "subformat=streamOptimized", image, vm / "web.vmdk"], check=True)
+    (vm / "web.vmx").write_text(VMX)
+    return vm / "web.vmx", bytearray(image.read_bytes())
+
+
+def until_relocating(daemon, job):
+    while True:
+        view = daemon.job(job)
+        if view["state"] == "migrating" and (view["progress"] or {}).get("phase") == "relocate":
+            return
+        if view["state"] in ("completed", "failed", "cancelled", "stuck"):
+            raise RuntimeError(f"the job was {view['state']} before it could be seen relocating: {view['error']}")
+        time.sleep(0.02)
+
+
+def story(folder, simulator):
+    (folder / "password").write_text(simulator.password)
+    config = folder / "rekindle.toml"
+    config.write_text(CONFIG.format(folder=folder, url=simulator.url, thumbprint=simulator.thumbprint, host=simulator.host))
+    vmx, content = lay_down_backup(folder)
+    with Daemon(folder / "state", config=config) as daemon:
+        daemon.ingest(vmx)
+        store = simulator.local_datastore()
+        simulator.door("POST", "/copy-rate?mbps=8")
+        body = {"point": "web", "target": {"kind": "vsphere", "name": "vcenter"}, "migrate": {"datastore": store["name"]}, "migration": "manual"}
+        job = daemon.api("POST", "recoveries", body)["id"]
+        name = daemon.until_state(job, "serving")["name"]
+        vm = simulator.vm(name)
+        expect(f"the VM {name} runs from the export", vm["power"] == "poweredOn" and not vm["question"])
+        found = simulator.door("GET", f"/guest?vm={name}&disk=0&offset=0&length={len(content)}")
+        expect("its guest reads what was backed up", found == bytes(content))
+        write(simulator, name, content, 4096, b"before the migration " * 5000)
+        daemon.command("finish", job, "migrate")
+        until_relocating(daemon, job)
+        write(simulator, name, content, 9 << 20, b"while it is moved " * 3000)
+        daemon.kill()
+        daemon.start()
+        write(simulator, name, content, 20 << 20, b"after the daemon came back " * 2000)
+        view = daemon.until_state(job, "completed", timeout=120)
+        expect("the job is completed, migrated", view["outcome"] == "migrated")
+        finished(daemon, simulator, store, name, content)
+    simulator.process.kill()
+
+
+def write(simulator, name, content, offset, data):
+    simulator.door("PUT", f"/guest?vm={name}&disk=0&offset={offset}", data)
+    content[offset:offset + len(data)] = data
+
+
+def finished(daemon, simulator, store, name, content):
+    state = simulator.state()
+    vm = simulator.vm(name)
+    expect(f"the VM runs from {store['name']}", vm["power"] == "poweredOn" and all(f"[{store['name']}]" in disk for disk in vm["disks"]))
+    expect("the export's datastore is gone", not [one for one in state["datastores"] if "nfs" in one])
+    extent = Path(store["dir"]) / vm["disks"][0].split("] ")[1].replace(".vmdk", "-flat.vmdk")
+    expect("the moved disk has the backup's bytes and the guest's writes",
+           hashlib.sha256(extent.read_bytes()).digest() == hashlib.sha256(bytes(content)).digest())
+    expect("no export is left", daemon.api("GET", "exports")["exports"] == [])
