@@ -88,6 +88,12 @@ impl PointId {
     }
 }
 
+impl VmId {
+    pub(crate) fn unnamed() -> Self {
+        Self("unnamed".into())
+    }
+}
+
 impl MapId {
     pub(crate) fn random() -> Result<Self, RepoError> {
         Ok(Self(hex::encode(random::<16>()?)))

@@ -1,14 +1,87 @@
 //! Recovery points: the repository's format, read and ingest.
+//!
+//! # Layout
+//!
+//! ```text
+//! repository.json                  version, id, block size, encryption
+//! points/<vm>/<point>.json         manifest: .vmx, nvram, disks; carries the checksum of its own body
+//! maps/<map>.map                   a disk: block number to place in a pack
+//! packs/<2 digits>/<pack>.pack     blocks
+//! tmp/                             objects that are being written; no reader looks here
+//! lock                             whoever writes holds a lock on it
+//! ```
+//!
+//! A map is a tree of three levels whose root is at the end. Nothing of it is in the manifest but the root's
+//! hash, and each entry vouches for what is below it, so that a page that is damaged, or another page put in
+//! its place, is found by whoever reads it. A page without any stored block is absent.
+//!
+//! ```text
+//! map:    "rekindle map v1\n" | leaf | leaf | directory | leaf | directory | root
+//! root:   header 64 | entry for each directory     at 256 KiB blocks a directory is 64 GiB of disk
+//! directory:          entry for each of 512 leaves                          a leaf is 128 MiB of disk
+//! leaf:               entry for each of 512 blocks
+//! entry:  root and directory   hash 32 | offset 8 | length 4 | zero 4
+//!         leaf                 hash 32 | pack 8 | offset 4 | codec 1, stored length 3
+//! ```
+//!
+//! A pack holds about 64 MiB of blocks in the order of their disk, each compressed by itself or stored as it is,
+//! so that any block is one ranged read. Its index is at the end: with it the pack is checked, and the next
+//! ingest knows what need not be written again.
+//!
+//! ```text
+//! pack:   "RKPACK01" pack 8 | block | block | ... | index | tail
+//! index:  for each block    hash 32 | offset 4 | codec 1, stored length 3 | plain length 4 | zero 4
+//! tail:   "RKPKEND1" pack 8 | entries 8 | zero 8 | hash of the index 32
+//! ```
+//!
+//! All numbers are little-endian; all hashes are BLAKE3. Sealing with a key fits in without a new shape: blocks and
+//! pages have lengths of their own, codecs have numbers left, and `repository.json` says that there is one.
+//!
+//! # Invariants
+//!
+//! 1. Objects are written once and never changed: created in `tmp/`, synced, renamed without replacing, the
+//!    directory synced.
+//! 2. A point is visible when its manifest is, and its manifest is written last.
+//! 3. No byte leaves this crate unchecked: blocks are [`rekindle_block::Block`]s, pages match the hash above them,
+//!    manifests their own checksum.
+//! 4. Sizes are checked against their bounds before memory is taken.
+//! 5. A damaged object is an error for what needs it, and hides nothing else.
+//!
+//! # Locking
+//!
+//! Readers take no lock on the repository. One writer at a time holds `lock`. In memory, a disk's pages are behind
+//! a read-write lock that is held to copy 48 bytes or to put a page in, never across I/O.
+//!
+//! # Crash
+//!
+//! A writer that dies leaves files in `tmp/`, which the next one deletes, and packs and maps that nothing refers
+//! to. Whole packs among them are found by the next ingest and used. Maps stay until they are swept.
+//!
+//! # Cancellation
+//!
+//! Dropping a read's future is safe: its file I/O ends by itself. An ingest or a check looks at its flag every
+//! 2 MiB.
+//!
+//! # Bounds
+//!
+//! Disks of 64 TiB, manifests of 16 MiB, 256 disks a point. A map's root takes at most 3 MiB (48 KiB at 256 KiB
+//! blocks) and its pages 4.9 MiB. 64 packs are held open. An ingest takes 243 MB for the table of known blocks
+//! and at most 4 MiB a core, 68 MiB in all, for data.
+mod check;
 mod codec;
 mod error;
 mod id;
+mod ingest;
 mod manifest;
 mod map;
+mod pack;
 mod repository;
 mod store;
 
+pub use check::{CheckProgress, CheckReport, CheckScope, Problem, check};
 pub use error::RepoError;
 pub use id::{MapId, ParseIdError, PointId, VmId};
+pub use ingest::{IngestCounts, IngestOptions, IngestProgress, IngestReport, ingest};
 pub use manifest::{
     DiskManifest, MAX_DISK_BYTES, MAX_DISKS, MAX_MANIFEST_BYTES, MAX_NVRAM_BYTES, PointManifest,
     VmIdentity,

@@ -4,6 +4,8 @@
 pub(crate) mod build;
 mod pages;
 pub(crate) mod read;
+mod root;
+pub(crate) mod walk;
 
 use rekindle_block::{BlockHash, BlockIdx, BlockSize};
 

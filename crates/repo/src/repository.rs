@@ -1,5 +1,5 @@
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -67,6 +67,37 @@ pub struct DamagedPoint {
     pub reason: String,
 }
 
+impl PointListing {
+    fn add(&mut self, place: PointPlace, point: Result<PointManifest, RepoError>) {
+        match point {
+            Ok(point) => self.points.push(point),
+            // Removed since it was listed.
+            Err(RepoError::NotFound { .. }) => {}
+            Err(error) => {
+                let reason = match std::error::Error::source(&error) {
+                    Some(source) => format!("{error}: {source}"),
+                    None => error.to_string(),
+                };
+                self.damaged.push(DamagedPoint { object: place.object, reason });
+            }
+        }
+    }
+}
+
+impl PointPlace {
+    /// The manifest that lies there, if it belongs there.
+    fn decode(&self, bytes: &[u8]) -> Result<PointManifest, RepoError> {
+        let Some((vm, id)) = &self.ids else {
+            return Err(RepoError::corrupt(&self.object, "its name is none of a point"));
+        };
+        let point = PointManifest::decode(&self.object, bytes)?;
+        if point.id != *id || point.vm.id != *vm {
+            return Err(RepoError::corrupt(&self.object, "it is another point's manifest"));
+        }
+        Ok(point)
+    }
+}
+
 impl Repository {
     /// Makes a repository in `dir`, which must be empty or not exist. Blocks on file I/O.
     pub fn create(dir: &Path, options: &CreateOptions) -> Result<Self, RepoError> {
@@ -125,17 +156,19 @@ impl Repository {
     pub async fn points(&self) -> Result<PointListing, RepoError> {
         let mut listing = PointListing::default();
         for place in self.0.store.list_points().await? {
-            match self.read_point(&place).await {
-                Ok(point) => listing.points.push(point),
-                // Removed since it was listed.
-                Err(RepoError::NotFound { .. }) => {}
-                Err(error @ (RepoError::Corrupt { .. } | RepoError::Refused { .. })) => {
-                    listing
-                        .damaged
-                        .push(DamagedPoint { object: place.object, reason: error.to_string() });
-                }
-                Err(error) => return Err(error),
-            }
+            let point = self.read_point(&place).await;
+            listing.add(place, point);
+        }
+        Ok(listing)
+    }
+
+    /// The same for a thread that may block.
+    pub(crate) fn points_blocking(&self) -> Result<PointListing, RepoError> {
+        let mut listing = PointListing::default();
+        for place in self.dir().list_points()? {
+            let bytes = self.dir().read_all(&place.object, MAX_MANIFEST_BYTES);
+            let point = bytes.and_then(|bytes| place.decode(&bytes));
+            listing.add(place, point);
         }
         Ok(listing)
     }
@@ -171,23 +204,12 @@ impl Repository {
     }
 
     async fn read_point(&self, place: &PointPlace) -> Result<PointManifest, RepoError> {
-        let Some((vm, id)) = &place.ids else {
-            return Err(RepoError::corrupt(&place.object, "its name is none of a point"));
-        };
         let bytes = self.0.store.read_all(&place.object, MAX_MANIFEST_BYTES).await?;
-        let point = PointManifest::decode(&place.object, &bytes)?;
-        if point.id != *id || point.vm.id != *vm {
-            return Err(RepoError::corrupt(&place.object, "it is another point's manifest"));
-        }
-        Ok(point)
+        place.decode(&bytes)
     }
 
     pub(crate) fn dir(&self) -> &Arc<LocalDir> {
         &self.0.dir
-    }
-
-    pub(crate) fn root(&self) -> PathBuf {
-        self.path().to_owned()
     }
 }
 

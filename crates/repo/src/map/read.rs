@@ -4,6 +4,7 @@ use std::sync::Arc;
 use rekindle_block::{Block, BlockHash, BlockIdx, BlockSize};
 
 use super::pages::{Page, PageKey, Pages};
+use super::root::RootPlace;
 use super::{ENTRY_BYTES, MapEntry, PAGE_ENTRIES, PageRef, Shape};
 use crate::manifest::DiskManifest;
 use crate::store::Store;
@@ -46,20 +47,11 @@ impl DiskMap {
         block_size: BlockSize,
         disk: &DiskManifest,
     ) -> Result<Self, RepoError> {
-        let object = crate::store::map_object(&disk.map);
-        let corrupt = |detail: &str| RepoError::corrupt(&object, detail);
-        let shape =
-            Shape::new(block_size, disk.size_bytes).ok_or_else(|| corrupt("absurd size"))?;
-        let root_bytes = shape.root_bytes() as u64;
-        let start =
-            disk.map_bytes.checked_sub(root_bytes).ok_or_else(|| corrupt("it is too short"))?;
-        let bytes = store.read_range(&object, start..disk.map_bytes).await?;
-        if BlockHash::of(&bytes) != disk.map_hash {
-            return Err(corrupt("its root does not match the manifest"));
-        }
-        let root = shape.decode_root(&bytes, disk.map_bytes).map_err(corrupt)?;
-        let pages = Pages::default();
-        let map_bytes = disk.map_bytes;
+        let place = RootPlace::of(disk, block_size)?;
+        let bytes = store.read_range(&place.object, place.range.clone()).await?;
+        let root = place.open(disk, &bytes)?;
+        let RootPlace { object, shape, .. } = place;
+        let (map_bytes, pages) = (disk.map_bytes, Pages::default());
         Ok(Self(Arc::new(Inner { store, object, map_bytes, shape, root, pages })))
     }
 

@@ -99,8 +99,10 @@ impl LocalDir {
         let list = || {
             let mut places = Vec::new();
             for vm in names(&self.root.join("points"))? {
-                for name in names(&self.root.join("points").join(&vm))? {
-                    places.push(place(&vm, &name));
+                match names(&self.root.join("points").join(&vm)) {
+                    Ok(names) => places.extend(names.iter().map(|name| place(&vm, name))),
+                    // A stray file, or a directory nobody may read: damage of its own, not of the rest.
+                    Err(_) => places.push(PointPlace { object: format!("points/{vm}"), ids: None }),
                 }
             }
             Ok(places)

@@ -1,0 +1,139 @@
+//! Writes a recovery point from a VM's files.
+
+mod blocks;
+mod conveyor;
+mod known;
+mod options;
+mod packs;
+mod source;
+
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+use jiff::Timestamp;
+use parking_lot::RwLock;
+use rekindle_image::Image;
+
+pub use options::{IngestCounts, IngestOptions, IngestProgress, IngestReport};
+
+use crate::map::Shape;
+use crate::map::build::MapBuilder;
+use crate::store::{Writer, map_object, point_object};
+use crate::{DiskManifest, MapId, PointId, PointManifest, RepoError, Repository};
+use blocks::Blocks;
+use known::Known;
+use packs::Packs;
+use source::Source;
+
+/// Ingests `source`, a `.vmx` with its disks beside it or a bare disk image, as a new recovery point.
+///
+/// Blocks until it is done; uses one thread per core. `progress` can be watched and `cancel` set from any
+/// other thread. Nothing is visible until it returns `Ok`: an ingest that is cancelled or killed can be run
+/// again at once, and finds the blocks of the packs it had finished. When the repository is full, what this
+/// ingest wrote is taken back.
+pub fn ingest(
+    repository: &Repository,
+    source: &Path,
+    options: &IngestOptions,
+    progress: &IngestProgress,
+    cancel: &AtomicBool,
+) -> Result<IngestReport, RepoError> {
+    let source = Source::open(source, options)?;
+    progress.start(source.size_bytes());
+    let writer = Writer::lock(repository.path())?;
+    let known = RwLock::new(Known::load(repository.dir(), cancel)?);
+    let mut packs = Packs::new(&writer, &known);
+    let result = Run { repository, writer: &writer, source, options, progress, cancel }
+        .write_point(&mut packs);
+    if matches!(result, Err(RepoError::Full)) {
+        packs.take_back();
+    }
+    result
+}
+
+/// One ingest.
+struct Run<'a> {
+    repository: &'a Repository,
+    writer: &'a Writer,
+    source: Source,
+    options: &'a IngestOptions,
+    progress: &'a IngestProgress,
+    cancel: &'a AtomicBool,
+}
+
+impl Run<'_> {
+    /// Order matters, because a crash may fall between any two steps:
+    ///
+    /// 1. packs and maps, synced    crash here: nobody refers to them; the next ingest reuses the packs
+    /// 2. the manifest, synced      crash after: the point is there, and whole
+    fn write_point(mut self, packs: &mut Packs<'_>) -> Result<IngestReport, RepoError> {
+        let created_at = self.options.created_at.unwrap_or_else(Timestamp::now);
+        let mut disks = Vec::new();
+        let mut maps = Vec::new();
+        for disk in std::mem::take(&mut self.source.disks) {
+            let mut manifest = disk.manifest;
+            if let Err(error) = self.write_disk(&disk.image, &mut manifest, packs, &mut maps) {
+                self.remove_maps(&maps);
+                return Err(error);
+            }
+            disks.push(manifest);
+        }
+        let point = PointManifest {
+            id: PointId::new(created_at)?,
+            vm: self.source.vm.clone(),
+            created_at,
+            vmx: self.source.vmx.clone(),
+            nvram: self.source.nvram.clone(),
+            disks,
+            parent: self.parent()?,
+            tags: self.options.tags.clone(),
+        };
+        let object = point_object(&point.vm.id, &point.id);
+        let published = packs
+            .finish()
+            .and_then(|()| point.encode())
+            .and_then(|bytes| self.writer.put(&object, &bytes));
+        if let Err(error) = published {
+            self.remove_maps(&maps);
+            return Err(error);
+        }
+        Ok(self.progress.report(point))
+    }
+
+    fn write_disk(
+        &self,
+        image: &Image,
+        manifest: &mut DiskManifest,
+        packs: &mut Packs<'_>,
+        maps: &mut Vec<MapId>,
+    ) -> Result<(), RepoError> {
+        let block_size = self.repository.block_size();
+        let shape = Shape::new(block_size, image.size())
+            .ok_or_else(|| RepoError::refused(format!("a disk of {} bytes", image.size())))?;
+        let mut map = MapBuilder::new(shape, self.writer.create()?)?;
+        let blocks = Blocks { image, shape, progress: self.progress, cancel: self.cancel };
+        manifest.stored_bytes = blocks.write(packs, &mut map)?;
+        image.check_unchanged().map_err(source::refuse)?;
+        let finished = map.finish()?;
+        finished.sink.publish(&map_object(&manifest.map))?;
+        maps.push(manifest.map.clone());
+        (manifest.map_bytes, manifest.map_hash) = (finished.bytes, finished.hash);
+        Ok(())
+    }
+
+    /// The VM's newest point so far; ids sort by time.
+    fn parent(&self) -> Result<Option<PointId>, RepoError> {
+        let points = self.repository.dir().list_points()?;
+        let ours = points.into_iter().filter_map(|place| place.ids);
+        Ok(ours.filter(|(vm, _)| *vm == self.source.vm.id).map(|(_, point)| point).max())
+    }
+
+    /// Maps of a point that will not be. Left behind they would only take space.
+    fn remove_maps(&self, maps: &[MapId]) {
+        for map in maps {
+            if let Err(error) = self.writer.remove(&map_object(map)) {
+                tracing::warn!(%map, "cannot remove a map that nothing refers to: {error}");
+            }
+        }
+    }
+}

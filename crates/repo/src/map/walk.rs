@@ -1,0 +1,80 @@
+use rekindle_block::{BlockHash, BlockIdx, BlockSize};
+
+use super::root::RootPlace;
+use super::{ENTRY_BYTES, MapEntry, PAGE_ENTRIES, PageRef, Shape};
+use crate::map::BlockRef;
+use crate::store::LocalDir;
+use crate::{DiskManifest, RepoError};
+
+/// Goes through the whole of a map, page by page, holding none of them. Blocks on file I/O.
+pub(crate) struct MapWalk<'a> {
+    dir: &'a LocalDir,
+    object: String,
+    map_bytes: u64,
+    shape: Shape,
+    root: Vec<Option<PageRef>>,
+}
+
+/// A page and its number among those of its level.
+pub(crate) type Numbered = (u64, PageRef);
+
+impl<'a> MapWalk<'a> {
+    pub(crate) fn open(
+        dir: &'a LocalDir,
+        block_size: BlockSize,
+        disk: &DiskManifest,
+    ) -> Result<Self, RepoError> {
+        let place = RootPlace::of(disk, block_size)?;
+        let bytes = dir.read_range(&place.object, place.range.clone())?;
+        let root = place.open(disk, &bytes)?;
+        let RootPlace { object, shape, .. } = place;
+        Ok(Self { dir, object, map_bytes: disk.map_bytes, shape, root })
+    }
+
+    pub(crate) fn directories(&self) -> impl Iterator<Item = Numbered> {
+        let numbered = self.root.iter().enumerate();
+        numbered.filter_map(|(number, page)| page.map(|page| (number as u64, page)))
+    }
+
+    pub(crate) fn leaves(&self, (number, page): Numbered) -> Result<Vec<Numbered>, RepoError> {
+        let bytes = self.read_page(&page)?;
+        let mut leaves = Vec::new();
+        for (slot, entry) in bytes.chunks_exact(ENTRY_BYTES).enumerate() {
+            let leaf = PageRef::decode(entry, self.map_bytes);
+            if let Some(leaf) = leaf.map_err(|detail| RepoError::corrupt(&self.object, detail))? {
+                leaves.push((number * PAGE_ENTRIES + slot as u64, leaf));
+            }
+        }
+        Ok(leaves)
+    }
+
+    /// The stored blocks of a leaf.
+    pub(crate) fn blocks(&self, (number, page): Numbered) -> Result<Vec<BlockRef>, RepoError> {
+        let bytes = self.read_page(&page)?;
+        let mut blocks = Vec::new();
+        for (slot, entry) in bytes.as_chunks::<ENTRY_BYTES>().0.iter().enumerate() {
+            let idx = BlockIdx(number * PAGE_ENTRIES + slot as u64);
+            match MapEntry::decode(entry, self.shape.plain_len(idx)) {
+                Some(MapEntry::Stored(block)) => blocks.push(block),
+                Some(MapEntry::Zero) => {}
+                None => {
+                    let detail = format!("the entry of block {}", idx.0);
+                    return Err(RepoError::corrupt(&self.object, detail));
+                }
+            }
+        }
+        Ok(blocks)
+    }
+
+    fn read_page(&self, page: &PageRef) -> Result<Vec<u8>, RepoError> {
+        let bytes =
+            self.dir.read_range(&self.object, page.offset..page.offset + u64::from(page.len))?;
+        match BlockHash::of(&bytes) == page.hash {
+            true => Ok(bytes),
+            false => {
+                let detail = format!("the page at {} does not match its checksum", page.offset);
+                Err(RepoError::corrupt(&self.object, detail))
+            }
+        }
+    }
+}
