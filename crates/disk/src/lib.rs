@@ -1,1 +1,78 @@
 //! A virtual disk: recovery point underneath, the guest's writes on top.
+//!
+//! # Layout
+//!
+//! ```text
+//! dir/ (0700)  journal-0 … journal-3    segments, written in turn: batches of all disks' writes
+//!              <disk>/data              sparse; the disk's own offsets; the guest's bytes
+//! state        disk-overlays            name    -> number, size
+//!              disk-grains              overlay -> who owns each grain, 2 bits each
+//!              disk-journal             where the live batches begin, and the lives they are of
+//!
+//! grain (4 KiB)   base ──────────► data ◄─────► zero        never back to base
+//! read            recovery point   data file    nothing
+//! ```
+//!
+//! # Invariants
+//!
+//! 1. A write that returned `Ok` survives a power cut; one that did not is there as a whole or not
+//!    at all (up to [`Disk::write_max`] bytes).
+//! 2. A read that begins after a write returned sees it.
+//! 3. Overlapping writes have one order: in the journal, in the data file, after a replay.
+//! 4. A grain is the overlay's only once all its bytes are: what a guest wrote in part was laid over
+//!    the recovery point's bytes first. Zeros written differ from never written.
+//! 5. The recovery point is never written to.
+//! 6. After a failed write or sync of the journal no write is acknowledged until the next open.
+//! 7. A full file system refuses the write that finds it so, and no other.
+//!
+//! # Locking
+//!
+//! Reads take none. A write meets its disk's gate, the queue, and nothing else: partial grains need
+//! no lock, because the base never changes and the committer decides, in the journal's order, whether
+//! a fill still counts. Committers put batches together one at a time and apply them in turn. No
+//! lock is held across an await, and none but the committers' own across a system call.
+//!
+//! # Crash
+//!
+//! The crash order is two numbered lists at the top of `journal.rs`.
+//!
+//! # Cancellation
+//!
+//! A read may be dropped at any time. A write that is dropped may still happen, as a whole.
+//!
+//! # Bounds
+//!
+//! [`DISK_MAX`], [`READ_MAX`], [`DisksConfig::journal_bytes`]; 64 MiB of writes under way
+//! (`journal/queue.rs`), two batches of 6 MiB; per disk 64 KiB, and 512 bytes for each 8 MiB in which
+//! the guest wrote.
+
+mod base;
+mod changes;
+mod disk;
+mod disks;
+mod error;
+mod file;
+mod gate;
+mod grain;
+mod id;
+mod journal;
+mod overlay;
+mod records;
+mod segments;
+
+pub use base::Base;
+#[cfg(feature = "testing")]
+pub use base::pattern_byte;
+pub use changes::ChangeTracker;
+pub use disk::{Disk, READ_MAX, Written};
+pub use disks::{Disks, DisksConfig};
+pub use error::{Cause, DiskError};
+pub use file::Space;
+#[cfg(feature = "testing")]
+pub use file::{Faults, FaultyStorage};
+pub use gate::WriteHold;
+pub use grain::DISK_MAX;
+pub use id::{DiskId, ID_MAX};
+pub use journal::JournalStats;
+pub use rekindle_cache::Priority;
+pub use segments::{Segments, concat};

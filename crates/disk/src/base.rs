@@ -1,0 +1,210 @@
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rekindle_block::{Block, BlockIdx, BlockSize};
+use rekindle_cache::{Cache, Priority};
+use rekindle_repo::{DiskMap, MapEntry, RepoError};
+
+use crate::DiskError;
+use crate::segments::{Segments, push_zeros};
+
+/// What lies under the overlay. It never changes.
+#[derive(Clone)]
+pub enum Base {
+    /// A disk of a recovery point, its blocks through the cache.
+    Point {
+        /// Which block is where.
+        map: DiskMap,
+        /// Blocks at hand.
+        cache: Arc<Cache>,
+    },
+    /// Zeros.
+    Empty {
+        /// Bytes of them.
+        size: u64,
+    },
+    /// For tests: bytes that their place decides.
+    #[cfg(feature = "testing")]
+    Pattern {
+        /// Which pattern.
+        seed: u8,
+        /// Bytes in the disk.
+        size: u64,
+    },
+}
+
+/// The byte at `offset` of [`Base::Pattern`] `seed`. No two words are alike.
+#[cfg(feature = "testing")]
+pub fn pattern_byte(seed: u8, offset: u64) -> u8 {
+    let word = (offset / 8).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ u64::from(seed);
+    (word >> (8 * (offset % 8))) as u8
+}
+
+impl Base {
+    /// Bytes in it. A disk that is larger has zeros behind.
+    pub fn size(&self) -> u64 {
+        match self {
+            Self::Point { map, .. } => map.size(),
+            Self::Empty { size } => *size,
+            #[cfg(feature = "testing")]
+            Self::Pattern { size, .. } => *size,
+        }
+    }
+
+    /// The unit in which it is best read.
+    pub fn block_size(&self) -> BlockSize {
+        match self {
+            Self::Point { map, .. } => map.block_size(),
+            Self::Empty { .. } => BlockSize::default(),
+            #[cfg(feature = "testing")]
+            Self::Pattern { .. } => BlockSize::default(),
+        }
+    }
+
+    /// Cuts `range` where a block ends: each part can be read by itself.
+    pub(crate) fn parts(&self, range: Range<u64>) -> impl Iterator<Item = Range<u64>> + use<> {
+        let block = self.block_size().bytes();
+        let mut at = range.start;
+        std::iter::from_fn(move || {
+            let end = ((at / block + 1) * block).min(range.end);
+            (at < range.end).then(|| std::mem::replace(&mut at, end)..end)
+        })
+    }
+
+    /// Appends `range` if all of it is at hand. Never waits.
+    #[inline]
+    pub(crate) fn try_read(&self, range: Range<u64>, out: &mut Segments) -> bool {
+        let inside = range.start.min(self.size())..range.end.min(self.size());
+        let beyond = (range.end - range.start) - (inside.end - inside.start);
+        let read = match self {
+            Self::Point { map, cache } => {
+                self.parts(inside).all(|part| peek(map, cache, part, out))
+            }
+            Self::Empty { .. } => {
+                push_zeros(out, inside.end - inside.start);
+                true
+            }
+            #[cfg(feature = "testing")]
+            Self::Pattern { seed, .. } => {
+                out.push(inside.map(|at| pattern_byte(*seed, at)).collect::<Vec<_>>().into());
+                true
+            }
+        };
+        push_zeros(out, beyond);
+        read
+    }
+
+    /// Appends `part`, one of [`Base::parts`], waiting for the repository if need be.
+    pub(crate) async fn read_part(
+        &self,
+        part: Range<u64>,
+        priority: Priority,
+    ) -> Result<Segments, DiskError> {
+        let mut out = Segments::new();
+        if self.try_read(part.clone(), &mut out) {
+            return Ok(out);
+        }
+        out.clear();
+        if let Self::Point { map, cache } = self {
+            let idx = map.block_size().block_at(part.start);
+            let inside = part.start..part.end.min(map.size());
+            let len = inside.end - inside.start;
+            match block(map, cache, idx, priority).await? {
+                None => push_zeros(&mut out, len),
+                Some(block) => out.push(slice_of(&block, in_block(map, &inside))?),
+            }
+            push_zeros(&mut out, part.end - part.start - len);
+        }
+        Ok(out)
+    }
+
+    /// Brings a block into the cache. Says how many bytes it has: none if it is zeros.
+    pub(crate) async fn warm(&self, idx: BlockIdx, priority: Priority) -> Result<u64, DiskError> {
+        match self {
+            Self::Point { map, cache } => {
+                let block = block(map, cache, idx, priority).await?;
+                Ok(block.map_or(0, |block| block.bytes().len() as u64))
+            }
+            Self::Empty { .. } => Ok(0),
+            #[cfg(feature = "testing")]
+            Self::Pattern { .. } => Ok(0),
+        }
+    }
+
+    /// Asks the cache to leave `bytes` more of the file system to the overlays. Says whether it could.
+    pub(crate) async fn make_room(&self, bytes: u64) -> bool {
+        match self {
+            Self::Point { cache, .. } => cache.give_back(bytes).await > 0,
+            Self::Empty { .. } => false,
+            #[cfg(feature = "testing")]
+            Self::Pattern { .. } => false,
+        }
+    }
+}
+
+fn in_block(map: &DiskMap, range: &Range<u64>) -> Range<usize> {
+    let start = (range.start % map.block_size().bytes()) as usize;
+    start..start + (range.end - range.start) as usize
+}
+
+/// Appends a part of one block if it is at hand.
+#[inline]
+fn peek(map: &DiskMap, cache: &Cache, part: Range<u64>, out: &mut Segments) -> bool {
+    match map.try_entry(map.block_size().block_at(part.start)) {
+        Some(MapEntry::Zero) => {
+            push_zeros(out, part.end - part.start);
+            true
+        }
+        Some(MapEntry::Stored(block)) => match cache.peek(&block.hash(), in_block(map, &part)) {
+            Some(bytes) => {
+                out.push(bytes);
+                true
+            }
+            None => false,
+        },
+        None => false,
+    }
+}
+
+async fn block(
+    map: &DiskMap,
+    cache: &Arc<Cache>,
+    idx: BlockIdx,
+    priority: Priority,
+) -> Result<Option<Block>, DiskError> {
+    let corrupt_at = idx.0.saturating_mul(map.block_size().bytes());
+    match map.entry(idx).await.map_err(|e| from_repo(Arc::new(e), corrupt_at))? {
+        MapEntry::Zero => Ok(None),
+        MapEntry::Stored(block) => {
+            let reader = map.clone();
+            let fetch = async move { reader.read_block(&block).await };
+            let read = cache.get(&block.hash(), block.plain_len(), priority, fetch).await;
+            read.map(Some).map_err(|e| from_repo(e, corrupt_at))
+        }
+    }
+}
+
+/// `map` and block agree on a block's length, or the repository is damaged.
+fn slice_of(block: &Block, range: Range<usize>) -> Result<Bytes, DiskError> {
+    if range.end > block.bytes().len() {
+        return Err(DiskError::Corrupt(format!("length of block {}", block.hash())));
+    }
+    Ok(block.bytes().slice(range))
+}
+
+/// The only place where a repository's error becomes a disk's.
+fn from_repo(error: Arc<RepoError>, at: u64) -> DiskError {
+    match &*error {
+        RepoError::Corrupt { .. } => {
+            DiskError::Corrupt(format!("recovery point at byte {at} ({error})"))
+        }
+        RepoError::Unavailable { .. }
+        | RepoError::Full
+        | RepoError::NotFound { .. }
+        | RepoError::Refused { .. }
+        | RepoError::Cancelled => {
+            DiskError::Unavailable { verb: "read recovery point", source: error }
+        }
+    }
+}

@@ -1,0 +1,151 @@
+use std::fs::DirBuilder;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::ops::Range;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+
+use rustix::fs::{FallocateFlags, Mode, OFlags};
+use rustix::io::{Errno, ReadWriteFlags};
+
+use super::{Purpose, Space};
+
+/// A file of the operating system.
+#[derive(Debug)]
+pub(crate) struct RealFile {
+    fd: OwnedFd,
+    direct: bool,
+}
+
+impl RealFile {
+    pub(super) fn open(path: &Path, purpose: Purpose, create: bool) -> io::Result<Self> {
+        let mut flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        flags.set(OFlags::CREATE, create);
+        let mode = Mode::RUSR | Mode::WUSR;
+        if purpose == Purpose::Journal {
+            match rustix::fs::open(path, flags | OFlags::DIRECT, mode) {
+                Ok(fd) => return Ok(Self { fd, direct: true }),
+                // This file system has no direct I/O (tmpfs of old kernels, some network ones).
+                Err(Errno::INVAL) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(Self { fd: rustix::fs::open(path, flags, mode)?, direct: false })
+    }
+
+    pub(super) fn read_at(&self, buf: &mut [u8], at: u64) -> io::Result<usize> {
+        let mut done = 0;
+        while done < buf.len() {
+            match rustix::io::pread(&self.fd, &mut buf[done..], at + done as u64) {
+                Ok(0) => break,
+                Ok(n) => done += n,
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(done)
+    }
+
+    pub(super) fn read_cached(&self, buf: &mut [u8], at: u64) -> bool {
+        let len = buf.len();
+        let mut bufs = [IoSliceMut::new(buf)];
+        // A short count means that the rest is not in the page cache; any error is for the path
+        // that may wait to find again.
+        rustix::io::preadv2(&self.fd, &mut bufs, at, ReadWriteFlags::NOWAIT) == Ok(len)
+    }
+
+    pub(super) fn write_both(&self, head: &[u8], body: &[u8], at: u64) -> io::Result<()> {
+        let total = head.len() + body.len();
+        let mut done = 0;
+        while done < total {
+            let head_left = &head[done.min(head.len())..];
+            let body_left = &body[done.saturating_sub(head.len())..];
+            let bufs = [IoSlice::new(head_left), IoSlice::new(body_left)];
+            match rustix::io::pwritev(&self.fd, &bufs, at + done as u64) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(n) => done += n,
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn sync(&self) -> io::Result<()> {
+        Ok(rustix::fs::fdatasync(&self.fd)?)
+    }
+
+    pub(super) fn punch(&self, range: Range<u64>) -> io::Result<()> {
+        self.fallocate(FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, range)
+    }
+
+    pub(super) fn allocate(&self, range: Range<u64>) -> io::Result<()> {
+        self.fallocate(FallocateFlags::KEEP_SIZE, range)
+    }
+
+    fn fallocate(&self, flags: FallocateFlags, range: Range<u64>) -> io::Result<()> {
+        loop {
+            match rustix::fs::fallocate(&self.fd, flags, range.start, range.end - range.start) {
+                Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(()),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    pub(super) fn set_len(&self, len: u64) -> io::Result<()> {
+        Ok(rustix::fs::ftruncate(&self.fd, len)?)
+    }
+
+    pub(super) fn len(&self) -> io::Result<u64> {
+        Ok(rustix::fs::fstat(&self.fd)?.st_size as u64)
+    }
+
+    pub(super) fn allocated(&self) -> io::Result<u64> {
+        Ok(rustix::fs::fstat(&self.fd)?.st_blocks as u64 * 512)
+    }
+
+    pub(super) fn is_direct(&self) -> bool {
+        self.direct
+    }
+}
+
+pub(super) fn make_dir(dir: &Path) -> io::Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    match dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        Some(parent) => std::fs::File::open(parent)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+pub(super) fn remove_dir(dir: &Path) -> io::Result<()> {
+    absent_is_done(std::fs::remove_dir_all(dir))
+}
+
+pub(super) fn absent_is_done(done: io::Result<()>) -> io::Result<()> {
+    match done {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
+}
+
+pub(super) fn folders(dir: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir()
+            && let Ok(name) = entry.file_name().into_string()
+        {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
+pub(super) fn space(dir: &Path) -> io::Result<Space> {
+    let fs = rustix::fs::statvfs(dir)?;
+    Ok(Space { total: fs.f_blocks * fs.f_frsize, free: fs.f_bavail * fs.f_frsize })
+}

@@ -1,0 +1,84 @@
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::Journal;
+use super::ring::Wake;
+use crate::DiskError;
+use crate::overlay::Overlay;
+use crate::records::{JournalRecord, Records};
+
+/// At least this often, what was written is checkpointed: after a pause a restart replays nothing.
+const IDLE: Duration = Duration::from_secs(5);
+
+/// Moves what the journal holds to where it stays, so that segments are free again. The order is
+/// the second list in `journal.rs`.
+pub(crate) struct Checkpointer {
+    journal: Arc<Journal>,
+    records: Arc<Records>,
+    /// What is recorded now. Held for a whole checkpoint: there is one at a time.
+    recorded: Mutex<JournalRecord>,
+    overlays: Box<dyn Fn() -> Vec<Arc<Overlay>> + Send + Sync>,
+}
+
+impl Checkpointer {
+    pub(crate) fn new(
+        journal: Arc<Journal>,
+        records: Arc<Records>,
+        recorded: JournalRecord,
+        overlays: impl Fn() -> Vec<Arc<Overlay>> + Send + Sync + 'static,
+    ) -> Self {
+        Self { journal, records, recorded: Mutex::new(recorded), overlays: Box::new(overlays) }
+    }
+
+    /// The checkpointer's life.
+    pub(crate) fn run(&self) {
+        while self.journal.ring.wait(IDLE) != Wake::Closed {
+            // A failure has stopped the journal, which closes the ring.
+            let _ = self.checkpoint();
+        }
+    }
+
+    /// Makes one checkpoint. A failure stops the journal: what a failed sync lost is in it still,
+    /// and the next open replays it.
+    pub(crate) fn checkpoint(&self) -> Result<(), DiskError> {
+        let done = self.try_checkpoint();
+        if let Err(cause) = &done {
+            self.journal.stop(cause);
+        }
+        done
+    }
+
+    fn try_checkpoint(&self) -> Result<(), DiskError> {
+        let mut recorded = self.recorded.lock();
+        if let Some(stopped) = self.journal.stopped() {
+            return Err(stopped);
+        }
+        let next = self.journal.turn.next();
+        if next == recorded.start {
+            return Ok(());
+        }
+        settle(&(self.overlays)(), &self.records)?;
+        let lives = recorded.lives.iter().filter(|life| life.end.is_none_or(|end| end > next.seq));
+        let record = JournalRecord { start: next, lives: lives.copied().collect(), ..*recorded };
+        self.records.put_journal(&record)?;
+        *recorded = record;
+        self.journal.ring.free_until(next.seq);
+        self.journal.counts.checkpoints.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// Steps 2 and 3 of a checkpoint: bytes first, then who owns them.
+pub(crate) fn settle(overlays: &[Arc<Overlay>], records: &Records) -> Result<(), DiskError> {
+    let dirty: Vec<_> = overlays.iter().filter(|overlay| overlay.is_dirty()).collect();
+    for overlay in &dirty {
+        overlay.sync_data()?;
+    }
+    for overlay in &dirty {
+        overlay.keep_owners(records)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,224 @@
+//! What a process that is gone left in the journal, made visible again.
+
+use std::ops::Range;
+
+use super::batch::{self, Entry, Header};
+use super::buffer::AlignedBuffer;
+use super::ring::Segment;
+use crate::DiskError;
+use crate::file::{ALIGN, DiskFile};
+use crate::records::{JournalRecord, Life, Position};
+
+/// Pages of headers that the search for later batches reads at once.
+const SEARCH_BYTES: usize = 1 << 20;
+
+/// Walks the live batches of a journal in order.
+pub(crate) struct Replay<'a> {
+    files: &'a [DiskFile],
+    segment_bytes: u64,
+    head: AlignedBuffer,
+    payload: AlignedBuffer,
+    /// Segments with live batches.
+    live: Vec<bool>,
+}
+
+/// What a replay found.
+#[derive(Debug)]
+pub(crate) struct Replayed {
+    /// The number after the last batch.
+    pub(crate) next: u64,
+    /// Each segment: full if it has live batches.
+    pub(crate) segments: Vec<Segment>,
+    /// Lives with live batches, all ended.
+    pub(crate) lives: Vec<Life>,
+}
+
+/// What a batch writes: overlay number, range, and the bytes or `None` for zeros.
+pub(crate) type Write<'a> = (u64, Range<u64>, Option<&'a [u8]>);
+
+impl<'a> Replay<'a> {
+    pub(crate) fn new(files: &'a [DiskFile], segment_bytes: u64) -> Self {
+        let limits = super::Limits::of_segment(segment_bytes);
+        Self {
+            files,
+            segment_bytes,
+            head: AlignedBuffer::new(limits.header_max()),
+            payload: AlignedBuffer::new(limits.payload_max()),
+            live: vec![false; files.len()],
+        }
+    }
+
+    /// Calls `apply` with every write of every live batch, in order.
+    ///
+    /// `Corrupt` if a batch is missing that was acknowledged.
+    pub(crate) fn run(
+        mut self,
+        record: &JournalRecord,
+        apply: &mut dyn FnMut(Write<'_>) -> Result<(), DiskError>,
+    ) -> Result<Replayed, DiskError> {
+        let mut at = record.start;
+        let mut lives = Vec::new();
+        for life in &record.lives {
+            at = self.life(life, at, apply)?;
+            if life.end.is_some_and(|end| end != at.seq) {
+                return Err(missing(at.seq));
+            }
+            if at.seq > record.start.seq {
+                lives.push(Life { end: Some(at.seq), ..*life });
+            }
+        }
+        lives.retain(|life| life.end > Some(life.first));
+        let full = Segment::Full { until: at.seq };
+        let segment = |live: &bool| if *live { full } else { Segment::Free };
+        let segments = self.live.iter().map(segment).collect();
+        Ok(Replayed { next: at.seq, segments, lives })
+    }
+
+    /// Walks the batches of one life, and says where they end.
+    fn life(
+        &mut self,
+        life: &Life,
+        mut at: Position,
+        apply: &mut dyn FnMut(Write<'_>) -> Result<(), DiskError>,
+    ) -> Result<Position, DiskError> {
+        while life.end.is_none_or(|end| at.seq < end) {
+            let Some((place, header, entries)) = self.find(life, at)? else {
+                self.check_nothing_follows(life, at)?;
+                break;
+            };
+            for entry in &entries {
+                let bytes = entry.payload.clone().map(|range| &self.payload.bytes()[range]);
+                let range = entry.offset..entry.offset.saturating_add(u64::from(entry.len));
+                apply((entry.overlay, range, bytes))?;
+            }
+            self.live[place.segment as usize] = true;
+            let len = u64::from(header.header_len) + u64::from(header.payload_len);
+            at = Position { seq: at.seq + 1, at: place.at + len, ..place };
+        }
+        Ok(at)
+    }
+
+    /// Finds the batch `at.seq`: at its place, or else at the beginning of a segment.
+    fn find(
+        &mut self,
+        life: &Life,
+        at: Position,
+    ) -> Result<Option<(Position, Header, Vec<Entry>)>, DiskError> {
+        let begins = (0..self.files.len() as u32).map(|segment| Position { segment, at: 0, ..at });
+        for place in std::iter::once(at).chain(begins) {
+            if let Some((header, entries)) = self.read(life, place)? {
+                return Ok(Some((place, header, entries)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The batch `place.seq`, if it is whole and lies at `place`.
+    fn read(
+        &mut self,
+        life: &Life,
+        place: Position,
+    ) -> Result<Option<(Header, Vec<Entry>)>, DiskError> {
+        let Some(file) = self.files.get(place.segment as usize) else { return Ok(None) };
+        let room = self.segment_bytes.saturating_sub(place.at);
+        if room < ALIGN as u64 {
+            return Ok(None);
+        }
+        read(file, &mut self.head, place.at, ALIGN)?;
+        let limits = super::Limits::of_segment(self.segment_bytes);
+        let expected = |header: &Header| {
+            header.life == life.key
+                && header.seq == place.seq
+                && header.header_len as usize <= limits.header_max()
+                && header.payload_len as usize <= limits.payload_max().next_multiple_of(ALIGN)
+        };
+        let Some(header) = batch::peek(self.head.bytes(), room).filter(expected) else {
+            return Ok(None);
+        };
+        read(file, &mut self.head, place.at, header.header_len as usize)?;
+        let payload_at = place.at + u64::from(header.header_len);
+        read(file, &mut self.payload, payload_at, header.payload_len as usize)?;
+        let entries = batch::decode(&header, self.head.bytes(), self.payload.bytes());
+        Ok(entries.map(|entries| (header, entries)))
+    }
+
+    /// The batch `at.seq` of a life is not there. If a later one says that it was durable, it was
+    /// acknowledged and is lost: that is damage, and no torn end.
+    fn check_nothing_follows(&mut self, life: &Life, at: Position) -> Result<(), DiskError> {
+        for (segment, file) in self.files.iter().enumerate() {
+            let from = if segment == at.segment as usize {
+                at.at
+            } else if self.begins_before(file, life, at.seq)? {
+                continue;
+            } else {
+                0
+            };
+            if self.follows(file, life, at.seq, from)? {
+                return Err(missing(at.seq));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a segment was begun before batch `seq`: then nothing after it is in there, except in
+    /// the segment where it should be.
+    fn begins_before(&mut self, file: &DiskFile, life: &Life, seq: u64) -> Result<bool, DiskError> {
+        read(file, &mut self.head, 0, ALIGN)?;
+        let first = batch::peek(self.head.bytes(), self.segment_bytes);
+        let before = |header: &Header| header.life == life.key && header.seq < seq;
+        let Some(first) = first.filter(before) else { return Ok(false) };
+        self.header_is_sound(file, 0, &first)
+    }
+
+    /// Whether a batch in `file`, from `from` on, says that batch `seq` was durable.
+    fn follows(
+        &mut self,
+        file: &DiskFile,
+        life: &Life,
+        seq: u64,
+        mut from: u64,
+    ) -> Result<bool, DiskError> {
+        let mut pages = AlignedBuffer::new(SEARCH_BYTES);
+        while from < self.segment_bytes {
+            let len = (self.segment_bytes - from).min(SEARCH_BYTES as u64) as usize;
+            read(file, &mut pages, from, len)?;
+            for (page, at) in pages.bytes().chunks(ALIGN).zip((from..).step_by(ALIGN)) {
+                let later = batch::peek(page, self.segment_bytes - at)
+                    .filter(|later| later.life == life.key && later.durable >= seq);
+                if let Some(later) = later
+                    && self.header_is_sound(file, at, &later)?
+                {
+                    return Ok(true);
+                }
+            }
+            from += len as u64;
+        }
+        Ok(false)
+    }
+
+    fn header_is_sound(
+        &mut self,
+        file: &DiskFile,
+        at: u64,
+        header: &Header,
+    ) -> Result<bool, DiskError> {
+        if header.header_len as usize > super::Limits::of_segment(self.segment_bytes).header_max() {
+            return Ok(false);
+        }
+        read(file, &mut self.head, at, header.header_len as usize)?;
+        Ok(batch::header_is_sound(self.head.bytes()))
+    }
+}
+
+fn missing(seq: u64) -> DiskError {
+    DiskError::Corrupt(format!("overlay journal: batch {seq} was acknowledged and is damaged; it"))
+}
+
+/// Reads `len` bytes at `at` into `buffer`; what lies behind the file's end is zeros.
+fn read(file: &DiskFile, buffer: &mut AlignedBuffer, at: u64, len: usize) -> Result<(), DiskError> {
+    buffer.set_len(len);
+    let done = file.read_at(buffer.bytes_mut(), at);
+    let done = done.map_err(|e| DiskError::io("read overlay journal", e))?;
+    buffer.bytes_mut()[done..].fill(0);
+    Ok(())
+}

@@ -1,0 +1,243 @@
+//! What the overlays keep in `state`: who exists, who owns each grain, and where the journal is.
+
+use rekindle_state::{BytesKeyspace, Database, Keyspace};
+use serde::{Deserialize, Serialize};
+
+use crate::DiskError;
+use crate::grain::LEAF_BYTES;
+use crate::id::DiskId;
+
+/// Bytes of leaves in one commit: half of what `state` takes.
+const COMMIT_BYTES: usize = 16 << 20;
+const JOURNAL: &[u8] = b"journal";
+const NEXT: &[u8] = b"next-overlay";
+
+/// An overlay that exists.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct OverlayRecord {
+    /// Names the overlay in the journal. Never used twice, so that a late entry of a discarded
+    /// overlay cannot land in another.
+    pub(crate) number: u64,
+    /// Bytes in the disk.
+    pub(crate) size: u64,
+}
+
+/// Where the journal's live batches are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct JournalRecord {
+    /// How many segments there are.
+    pub(crate) segments: u32,
+    /// Bytes in each.
+    pub(crate) segment_bytes: u64,
+    /// All before this batch is in the data files and in the leaves.
+    pub(crate) start: Position,
+    /// Lives whose batches may be live, oldest first. The last is the running one.
+    pub(crate) lives: Vec<Life>,
+}
+
+/// A place in the journal: the batch `seq` begins at byte `at` of segment `segment`, or, if that
+/// segment ends there, at the beginning of another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Position {
+    pub(crate) seq: u64,
+    pub(crate) segment: u32,
+    pub(crate) at: u64,
+}
+
+/// The batches that one process wrote, from its open to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Life {
+    /// A secret number in every batch header. A guest cannot write a block that would be taken for
+    /// a batch, and no batch of a former life is taken for one of this.
+    pub(crate) key: u64,
+    /// Its first batch, at the beginning of a segment.
+    pub(crate) first: u64,
+    /// The batch after its last. `None` while it runs.
+    pub(crate) end: Option<u64>,
+}
+
+/// The leaf `leaf` of the overlay `number`.
+pub(crate) struct LeafRecord {
+    pub(crate) number: u64,
+    pub(crate) leaf: u32,
+    pub(crate) bytes: [u8; LEAF_BYTES],
+}
+
+/// Where the records are kept. Every change is durable when it returns.
+pub(crate) enum Records {
+    Database(Tables),
+    #[cfg(feature = "testing")]
+    Memory(crate::FaultyStorage),
+}
+
+/// The keyspaces.
+pub(crate) struct Tables {
+    db: Database,
+    journal: Keyspace<JournalRecord>,
+    overlays: Keyspace<OverlayRecord>,
+    counters: Keyspace<u64>,
+    leaves: BytesKeyspace,
+}
+
+impl Tables {
+    pub(crate) fn open(db: &Database) -> Result<Self, DiskError> {
+        Ok(Self {
+            db: db.clone(),
+            journal: db.keyspace("disk-journal")?,
+            overlays: db.keyspace("disk-overlays")?,
+            counters: db.keyspace("disk-counters")?,
+            leaves: db.bytes("disk-grains")?,
+        })
+    }
+}
+
+#[cfg(feature = "testing")]
+fn dark(error: std::io::Error) -> DiskError {
+    DiskError::io("keep overlay records", error)
+}
+
+impl Records {
+    pub(crate) fn journal(&self) -> Result<Option<JournalRecord>, DiskError> {
+        match self {
+            Self::Database(tables) => Ok(tables.journal.get(JOURNAL)?),
+            #[cfg(feature = "testing")]
+            Self::Memory(memory) => Ok(memory.records().journal),
+        }
+    }
+
+    pub(crate) fn put_journal(&self, record: &JournalRecord) -> Result<(), DiskError> {
+        match self {
+            Self::Database(tables) => Ok(tables.journal.put(JOURNAL, record)?),
+            #[cfg(feature = "testing")]
+            Self::Memory(memory) => {
+                memory.commit(|records| records.journal = Some(record.clone())).map_err(dark)
+            }
+        }
+    }
+
+    /// All overlays by name.
+    pub(crate) fn overlays(&self) -> Result<Vec<(DiskId, OverlayRecord)>, DiskError> {
+        let found = match self {
+            Self::Database(tables) => tables.overlays.scan(b"")?,
+            #[cfg(feature = "testing")]
+            Self::Memory(memory) => {
+                let overlays = memory.records().overlays;
+                overlays.into_iter().map(|(id, record)| (id.into_bytes(), record)).collect()
+            }
+        };
+        let named = found.into_iter().map(|(id, record)| {
+            let id = String::from_utf8(id).ok().and_then(|id| DiskId::new(id).ok());
+            Ok((id.ok_or_else(|| DiskError::Corrupt("name of an overlay".into()))?, record))
+        });
+        named.collect()
+    }
+
+    /// A number that no overlay had before.
+    pub(crate) fn next_number(&self) -> Result<u64, DiskError> {
+        match self {
+            Self::Database(tables) => Ok(tables.counters.get(NEXT)?.unwrap_or(0)),
+            #[cfg(feature = "testing")]
+            Self::Memory(memory) => Ok(memory.records().next),
+        }
+    }
+
+    /// Adds or changes an overlay; its number is then used.
+    pub(crate) fn put_overlay(&self, id: &DiskId, record: &OverlayRecord) -> Result<(), DiskError> {
+        let next = self.next_number()?.max(record.number + 1);
+        match self {
+            Self::Database(tables) => {
+                let mut batch = tables.db.batch();
+                batch.put(&tables.overlays, id.as_str().as_bytes(), record)?;
+                batch.put(&tables.counters, NEXT, &next)?;
+                Ok(batch.commit()?)
+            }
+            #[cfg(feature = "testing")]
+            Self::Memory(memory) => {
+                let put = memory.commit(|records| {
+                    records.overlays.insert(id.to_string(), record.clone());
+                    records.next = next;
+                });
+                put.map_err(dark)
+            }
+        }
+    }
+
+    /// Removes an overlay with its leaves.
+    pub(crate) fn remove_overlay(&self, id: &DiskId, number: u64) -> Result<(), DiskError> {
+        match self {
+            Self::Database(tables) => {
+                let mut batch = tables.db.batch();
+                batch.delete(&tables.overlays, id.as_str().as_bytes())?;
+                batch.delete_prefix(&tables.leaves, &number.to_be_bytes())?;
+                Ok(batch.commit()?)
+            }
+            #[cfg(feature = "testing")]
+            Self::Memory(memory) => {
+                let removed = memory.commit(|records| {
+                    records.overlays.remove(id.as_str());
+                    records.leaves.retain(|(of, _), _| *of != number);
+                });
+                removed.map_err(dark)
+            }
+        }
+    }
+
+    /// Keeps leaves, in one commit or several: a leaf may be kept early, never late.
+    pub(crate) fn put_leaves(&self, leaves: &[LeafRecord]) -> Result<(), DiskError> {
+        match self {
+            Self::Database(tables) => {
+                for part in leaves.chunks(COMMIT_BYTES / (LEAF_BYTES + 12)) {
+                    let mut batch = tables.db.batch();
+                    for leaf in part {
+                        let key = leaf_key(leaf.number, leaf.leaf);
+                        batch.put_bytes(&tables.leaves, &key, &leaf.bytes)?;
+                    }
+                    batch.commit()?;
+                }
+                Ok(())
+            }
+            #[cfg(feature = "testing")]
+            Self::Memory(memory) => {
+                let put = memory.commit(|records| {
+                    for leaf in leaves {
+                        records.leaves.insert((leaf.number, leaf.leaf), leaf.bytes.to_vec());
+                    }
+                });
+                put.map_err(dark)
+            }
+        }
+    }
+
+    /// Calls `each` with every leaf that is kept of the overlay `number`; it says whether the bytes
+    /// are a leaf.
+    pub(crate) fn load_leaves(
+        &self,
+        number: u64,
+        mut each: impl FnMut(u32, &[u8]) -> bool,
+    ) -> Result<(), DiskError> {
+        let mut sound = true;
+        match self {
+            Self::Database(tables) => {
+                tables.leaves.visit(&number.to_be_bytes(), |key, bytes| {
+                    let leaf = key.get(8..).and_then(|leaf| leaf.try_into().ok());
+                    sound &= leaf.is_some_and(|leaf| each(u32::from_be_bytes(leaf), bytes));
+                    Ok(())
+                })?
+            }
+            #[cfg(feature = "testing")]
+            Self::Memory(memory) => {
+                for ((of, leaf), bytes) in memory.records().leaves {
+                    sound &= of != number || each(leaf, &bytes);
+                }
+            }
+        }
+        if sound { Ok(()) } else { Err(DiskError::Corrupt(format!("map of overlay {number}"))) }
+    }
+}
+
+fn leaf_key(number: u64, leaf: u32) -> [u8; 12] {
+    let mut key = [0; 12];
+    key[..8].copy_from_slice(&number.to_be_bytes());
+    key[8..].copy_from_slice(&leaf.to_be_bytes());
+    key
+}
