@@ -1,0 +1,309 @@
+//! The server: its sockets and its life.
+
+mod clients;
+mod connection;
+mod listen;
+mod output;
+mod rpcbind;
+mod waiting;
+
+use crate::config::{NfsConfig, Portmap};
+use crate::drc::{Drc, WriteLog};
+use crate::export::cookie::CookieKey;
+use crate::export::{OpenFiles, Shared};
+use crate::handle::HandleKey;
+use crate::service::{Counters, Outcome, Peer, Service};
+use crate::store::Store;
+use crate::{Exports, NfsError};
+use clients::Clients;
+use connection::Connection;
+use parking_lot::RwLock;
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::task::Poll;
+use std::time::Duration;
+use tokio::net::{TcpListener, UdpSocket};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+const SPACE_EVERY: Duration = Duration::from_secs(2);
+/// After a failed accept (no more file descriptors): others may free some meanwhile.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// The longest call by UDP: a portmapper's is of 56 bytes.
+const LONGEST_DATAGRAM: usize = 1024;
+
+/// Where the server listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bound {
+    /// NFS and MOUNT.
+    pub nfs: SocketAddr,
+    /// The portmapper, if it is ours.
+    pub portmap: Option<SocketAddr>,
+}
+
+/// Counters of the server.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerStats {
+    /// Connections that are open.
+    pub connections: u64,
+    /// Calls that came.
+    pub calls: u64,
+    /// Calls that wait for data or a disk.
+    pub waiting_calls: u64,
+    /// Calls that came again and got their first reply.
+    pub replayed: u64,
+    /// Calls of addresses that may not make them.
+    pub refused: u64,
+    /// Records that could not be read as calls.
+    pub garbage: u64,
+    /// READs that wait for a repository.
+    pub held_reads: u64,
+}
+
+/// The NFS server. Its clones are the same.
+#[derive(Clone)]
+pub struct NfsServer {
+    shared: Arc<connection::Shared>,
+    clients: Clients,
+    bound: Arc<watch::Sender<Option<Bound>>>,
+    next_connection: Arc<AtomicU64>,
+}
+
+impl NfsServer {
+    /// Opens the server's own records in `dir`, making them at first use. Listens to nothing yet. Blocks.
+    pub fn open(dir: &Path, config: NfsConfig) -> Result<Self, NfsError> {
+        let store = Store::open(dir)?;
+        let word = |purpose: &str| -> u64 {
+            store.key(purpose)[..8].iter().fold(0, |word, byte| word << 8 | u64::from(*byte))
+        };
+        let mut random = [0; 12];
+        getrandom::fill(&mut random)
+            .map_err(|e| NfsError::io("draw a verifier")(std::io::Error::other(e.to_string())))?;
+        let (verifier, instance) = random.split_at(8);
+        let limits = &config.limits;
+        let store_id = word("store id");
+        let call_key = store.key("call");
+        let exports = Exports::new(Arc::new(Shared {
+            store_id,
+            instance: instance.iter().fold(0, |word, byte| word << 8 | u32::from(*byte)),
+            handles: HandleKey::new(store.key("handle")),
+            cookies: CookieKey::new(store.key("cookie")),
+            open_files: OpenFiles::default(),
+            files_per_export: limits.files_per_export,
+            space: RwLock::default(),
+            store,
+        }));
+        let kib = |bytes: usize| Arc::new(Semaphore::new((bytes / 1024).max(8192)));
+        let service = Service {
+            exports,
+            drc: Drc::new(limits.replay_bytes),
+            write_log: WriteLog::new(),
+            write_verifier: verifier.try_into().unwrap_or_default(),
+            call_key,
+            name_changes: Arc::new(Semaphore::new(limits.name_changes.max(1))),
+            read_memory: kib(limits.read_bytes),
+            port: AtomicU16::new(config.port),
+            counters: Counters::default(),
+            config: config.clone(),
+        };
+        let shared = connection::Shared {
+            service: Arc::new(service),
+            call_memory: kib(limits.write_bytes),
+            waiting: Arc::default(),
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+            clients: Clients::default(),
+            bound: Arc::new(watch::Sender::new(None)),
+            next_connection: Arc::new(AtomicU64::new(1)),
+        })
+    }
+
+    /// The server's exports.
+    pub fn exports(&self) -> Exports {
+        self.shared.service.exports.clone()
+    }
+
+    /// Where the server listens, once it does.
+    pub fn bound(&self) -> watch::Receiver<Option<Bound>> {
+        self.bound.subscribe()
+    }
+
+    /// The server's counters.
+    pub fn stats(&self) -> ServerStats {
+        let service = &self.shared.service;
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let held = service.exports.all().iter().map(|e| get(&e.stats.held_reads)).sum();
+        ServerStats {
+            connections: self.clients.count() as u64,
+            calls: get(&service.counters.calls),
+            waiting_calls: self.shared.waiting.get() as u64,
+            replayed: get(&service.counters.replayed),
+            refused: get(&service.counters.refused),
+            garbage: get(&service.counters.garbage),
+            held_reads: held,
+        }
+    }
+
+    /// Listens and serves until `shutdown`, then lets calls that were taken end, for some seconds at most.
+    pub async fn serve(&self, shutdown: CancellationToken) -> Result<(), NfsError> {
+        let config = &self.shared.service.config;
+        let nfs = listen::tcp(SocketAddr::new(config.listen, config.port))?;
+        let local = |listener: &TcpListener| {
+            listener.local_addr().map_err(NfsError::io("ask for the port listened on"))
+        };
+        let address = local(&nfs)?;
+        self.shared.service.port.store(address.port(), Ordering::Relaxed);
+        let mut tasks = JoinSet::new();
+        let mut portmap = None;
+        match config.portmap {
+            Portmap::Own => {
+                let tcp = listen::tcp(SocketAddr::new(config.listen, config.portmap_port))?;
+                let bound = local(&tcp)?;
+                let udp = listen::udp(bound)?;
+                portmap = Some(bound);
+                tasks.spawn(self.clone().accept(tcp, shutdown.clone()));
+                tasks.spawn(self.clone().datagrams(udp, shutdown.clone()));
+            }
+            Portmap::Rpcbind => rpcbind::register(config.portmap_port, address.port())
+                .await
+                .map_err(NfsError::io("register with rpcbind"))?,
+            Portmap::None => {}
+        }
+        tasks.spawn(self.clone().accept(nfs, shutdown.clone()));
+        tasks.spawn(self.clone().look_at_space(shutdown.clone()));
+        self.bound.send_replace(Some(Bound { nfs: address, portmap }));
+        tracing::info!(%address, "NFS server listens");
+        while let Some(ended) = tasks.join_next().await {
+            if let Err(e) = ended {
+                tracing::error!("a task of the NFS server came to grief: {e}");
+                shutdown.cancel();
+            }
+        }
+        self.bound.send_replace(None);
+        if config.portmap == Portmap::Rpcbind
+            && let Err(e) = rpcbind::unregister(config.portmap_port, address.port()).await
+        {
+            tracing::warn!("rpcbind still lists this server: {e}");
+        }
+        Ok(())
+    }
+
+    async fn accept(self, listener: TcpListener, shutdown: CancellationToken) {
+        let mut connections = JoinSet::new();
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                accepted = listener.accept() => match accepted {
+                    Ok((socket, from)) => self.admit(socket, from, &shutdown, &mut connections),
+                    Err(e) => {
+                        tracing::warn!("failed to accept a connection: {e}");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+                Some(ended) = connections.join_next() => {
+                    if let Err(e) = ended {
+                        tracing::error!("a connection came to grief: {e}");
+                    }
+                }
+            }
+        }
+        drop(listener);
+        while connections.join_next().await.is_some() {}
+    }
+
+    fn admit(
+        &self,
+        socket: tokio::net::TcpStream,
+        from: SocketAddr,
+        shutdown: &CancellationToken,
+        connections: &mut JoinSet<()>,
+    ) {
+        let service = &self.shared.service;
+        let limits = &service.config.limits;
+        let ip = from.ip().to_canonical();
+        let most = (limits.connections, limits.connections_per_client);
+        let Some(counted) = self.clients.admit(ip, !service.exports.know(ip), most) else {
+            tracing::debug!(client = %from, "too many connections");
+            return;
+        };
+        if let Err(e) = listen::care_for(&socket, limits.send_seconds) {
+            tracing::debug!(client = %from, "failed to set a connection up: {e}");
+            return;
+        }
+        let connection = self.next_connection.fetch_add(1, Ordering::Relaxed);
+        service.drc.opened(connection);
+        let peer = Peer { ip, connection };
+        let (shared, shutdown) = (self.shared.clone(), shutdown.clone());
+        connections.spawn(async move {
+            let _counted = counted;
+            let _open = OpenInDrc(shared.service.clone(), connection);
+            run(Connection::new(shared, socket, peer), from, shutdown).await;
+        });
+    }
+
+    /// The portmapper by UDP.
+    async fn datagrams(self, socket: UdpSocket, shutdown: CancellationToken) {
+        let mut buffer = [0; LONGEST_DATAGRAM];
+        let service = &self.shared.service;
+        loop {
+            let received = tokio::select! {
+                () = shutdown.cancelled() => return,
+                received = socket.recv_from(&mut buffer) => received,
+            };
+            let Ok((len, from)) = received else { continue };
+            let peer = Peer { ip: from.ip().to_canonical(), connection: 0 };
+            let record = bytes::Bytes::copy_from_slice(&buffer[..len]);
+            let mut reply = Vec::new();
+            if matches!(service.call(&peer, &record, &mut reply), Outcome::Reply) {
+                // UDP promises nothing: who gets no reply asks again.
+                let _ = socket.try_send_to(&reply, from);
+            }
+        }
+    }
+
+    async fn look_at_space(self, shutdown: CancellationToken) {
+        let mut every = tokio::time::interval(SPACE_EVERY);
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                _ = every.tick() => {}
+            }
+            let exports = self.exports();
+            // Only a panic in it is lost, and told by its hook.
+            let _ = tokio::task::spawn_blocking(move || exports.refresh_space()).await;
+        }
+    }
+}
+
+/// Tells the replay cache that a connection has ended.
+struct OpenInDrc(Arc<Service>, u64);
+
+impl Drop for OpenInDrc {
+    fn drop(&mut self) {
+        self.0.drc.closed(self.1);
+    }
+}
+
+async fn run(mut connection: Connection, from: SocketAddr, shutdown: CancellationToken) {
+    let mut stop = pin!(shutdown.cancelled());
+    let mut stopping = false;
+    let end = std::future::poll_fn(|cx| {
+        if !stopping && stop.as_mut().poll(cx).is_ready() {
+            stopping = true;
+            connection.drain();
+        }
+        match connection.poll_serve(cx) {
+            Poll::Ready(end) => Poll::Ready(end),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await;
+    tracing::debug!(client = %from, "connection ended: {end}");
+}

@@ -1,0 +1,343 @@
+//! One TCP connection: one task that reads calls, answers those it can at once, and sends the replies of the others as
+//! they come.
+//!
+//! # Bounds
+//!
+//! Calls are looked at while few enough replies are queued and few enough calls wait; else the connection is not read,
+//! and TCP holds the client back. Calls of over 2 KiB take from a budget of all connections before they are received.
+
+use super::output::Output;
+use super::waiting::{Pending, WaitingCount};
+use crate::record::{BadRecord, Next, Records};
+use crate::service::{Outcome, Peer, Service};
+use bytes::{Bytes, BytesMut};
+use futures::stream::{FuturesUnordered, StreamExt};
+use std::future::Future;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, Sleep, sleep};
+
+/// The longest call: a WRITE of 4 MiB and its head. ESXi was seen to send more than what was advertised.
+const LONGEST_RECORD: usize = (4 << 20) + 4096;
+/// The longest call of a client of no export, who may ask for ports and mounts.
+const LONGEST_OF_STRANGER: usize = 4096;
+/// Calls shorter than this take nothing from the budget.
+const SMALL: usize = 2048;
+/// A call longer than this takes from the budget when it begins to come.
+const BIG: usize = 64 << 10;
+const FIRST_BUFFER: usize = 16 << 10;
+const LARGEST_BUFFER: usize = 512 << 10;
+/// Rounds before other tasks have their turn.
+const ROUNDS: usize = 32;
+const TICK: Duration = Duration::from_secs(5);
+/// How long calls that wait may take when the server stops or the client has closed its side.
+const DRAIN: Duration = Duration::from_secs(3);
+
+/// What all connections share.
+pub(super) struct Shared {
+    pub(super) service: Arc<Service>,
+    /// Permits are KiB.
+    pub(super) call_memory: Arc<Semaphore>,
+    pub(super) waiting: Arc<WaitingCount>,
+}
+
+type Acquiring = Pin<Box<dyn Future<Output = Result<OwnedSemaphorePermit, AcquireError>> + Send>>;
+
+pub(super) struct Connection {
+    shared: Arc<Shared>,
+    socket: TcpStream,
+    peer: Peer,
+    records: Records,
+    input: BytesMut,
+    buffer: usize,
+    output: Output,
+    waiting: FuturesUnordered<Pending>,
+    /// Memory taken for the call that comes.
+    admitted: Option<OwnedSemaphorePermit>,
+    acquiring: Option<Acquiring>,
+    /// A whole call that waits for memory.
+    stashed: Option<Bytes>,
+    /// Bytes that the call which is coming takes.
+    wants: usize,
+    tick: Pin<Box<Sleep>>,
+    call_began: Option<Instant>,
+    last_call: Instant,
+    last_sent: Instant,
+    draining: Option<Pin<Box<Sleep>>>,
+}
+
+/// Why a connection ends.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum End {
+    #[error("the client closed it")]
+    Closed,
+    #[error("{0}")]
+    Socket(#[from] io::Error),
+    #[error("{0}")]
+    Record(#[from] BadRecord),
+    #[error("not a call")]
+    NotACall,
+    #[error("a call did not come whole in time")]
+    SlowCall,
+    #[error("the client takes no replies")]
+    SlowReader,
+    #[error("idle")]
+    Idle,
+}
+
+impl Connection {
+    pub(super) fn new(shared: Arc<Shared>, socket: TcpStream, peer: Peer) -> Self {
+        let now = Instant::now();
+        Self {
+            shared,
+            socket,
+            peer,
+            records: Records::default(),
+            input: BytesMut::new(),
+            buffer: FIRST_BUFFER,
+            output: Output::default(),
+            waiting: FuturesUnordered::new(),
+            admitted: None,
+            acquiring: None,
+            stashed: None,
+            wants: 0,
+            tick: Box::pin(sleep(TICK)),
+            call_began: None,
+            last_call: now,
+            last_sent: now,
+            draining: None,
+        }
+    }
+
+    /// Takes no more calls; ends when those taken are answered, or a while has passed.
+    pub(super) fn drain(&mut self) {
+        if self.draining.is_none() {
+            self.draining = Some(Box::pin(sleep(DRAIN)));
+        }
+    }
+
+    /// Goes on until the connection ends.
+    pub(super) fn poll_serve(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        match self.step(cx) {
+            Ok(true) => {
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Ok(false) => Poll::Pending,
+            Err(end) => Poll::Ready(end),
+        }
+    }
+
+    /// Does what can be done now; true if there is more.
+    fn step(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        self.check_times(cx)?;
+        for _ in 0..ROUNDS {
+            let answered = self.collect(cx);
+            let decoded = self.draining.is_none() && self.answer_calls(cx)?;
+            let sent = self.send(cx)?;
+            let read = self.draining.is_none() && self.read(cx)?;
+            if let Some(drain) = &mut self.draining {
+                let idle = self.waiting.is_empty() && self.output.len() == 0;
+                if idle || drain.as_mut().poll(cx).is_ready() {
+                    return Err(End::Closed);
+                }
+            }
+            if !(answered || decoded || sent || read) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn limit(&self) -> usize {
+        self.shared.service.config.limits.reply_bytes
+    }
+
+    /// Queues replies that came.
+    fn collect(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut any = false;
+        while self.output.len() < self.limit()
+            && let Poll::Ready(Some(late)) = self.waiting.poll_next_unpin(cx)
+        {
+            let (begun, out) = self.output.begin();
+            out.extend_from_slice(&late.head);
+            self.output.end(begun, late.data);
+            any = true;
+        }
+        any
+    }
+
+    /// Looks at calls that have come.
+    fn answer_calls(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        let mut any = false;
+        let longest = self.longest();
+        while self.output.len() < self.limit() && self.may_wait() {
+            if !self.poll_memory(cx) {
+                break;
+            }
+            let record = match self.stashed.take() {
+                Some(record) => record,
+                None => match self.records.next(&mut self.input, longest)? {
+                    Next::Record(record) => record,
+                    Next::Wants(len) => {
+                        self.wants = len;
+                        if len > BIG {
+                            self.admit(len);
+                        }
+                        break;
+                    }
+                },
+            };
+            any = true;
+            if !self.admit(record.len()) {
+                self.stashed = Some(record);
+                continue;
+            }
+            self.answer(&record)?;
+        }
+        if any {
+            self.last_call = Instant::now();
+            self.call_began = None;
+        }
+        Ok(any)
+    }
+
+    fn may_wait(&self) -> bool {
+        let limits = &self.shared.service.config.limits;
+        let within = self.waiting.len() < limits.waiting_calls_per_connection;
+        within && (self.waiting.is_empty() || self.shared.waiting.get() < limits.waiting_calls)
+    }
+
+    fn longest(&self) -> usize {
+        match self.shared.service.exports.know(self.peer.ip) {
+            true => LONGEST_RECORD,
+            false => LONGEST_OF_STRANGER,
+        }
+    }
+
+    /// Takes memory for a call of this length; false if that must be waited for.
+    fn admit(&mut self, len: usize) -> bool {
+        if len < SMALL || self.admitted.is_some() {
+            return true;
+        }
+        let kib = len.div_ceil(1024) as u32;
+        match self.shared.call_memory.clone().try_acquire_many_owned(kib) {
+            Ok(permit) => self.admitted = Some(permit),
+            Err(_) => {
+                let memory = self.shared.call_memory.clone();
+                self.acquiring = Some(Box::pin(memory.acquire_many_owned(kib)));
+            }
+        }
+        self.admitted.is_some()
+    }
+
+    /// Whether no memory is waited for.
+    fn poll_memory(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(acquiring) = &mut self.acquiring else { return true };
+        match acquiring.as_mut().poll(cx) {
+            Poll::Ready(permit) => {
+                self.admitted = permit.ok();
+                self.acquiring = None;
+                true
+            }
+            Poll::Pending => false,
+        }
+    }
+
+    fn answer(&mut self, record: &Bytes) -> Result<(), End> {
+        let memory = self.admitted.take();
+        let (begun, out) = self.output.begin();
+        match self.shared.service.call(&self.peer, record, out) {
+            Outcome::Reply => self.output.end(begun, Default::default()),
+            Outcome::ReplyWith(data) => self.output.end(begun, data),
+            Outcome::Later(call) => {
+                self.output.abort(begun);
+                self.waiting.push(Pending::new(call, memory, self.shared.waiting.clone()));
+            }
+            Outcome::HangUp => return Err(End::NotACall),
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        let before = self.output.len();
+        if before == 0 {
+            return Ok(false);
+        }
+        if let Poll::Ready(sent) = self.output.poll_send(&mut self.socket, cx) {
+            sent?;
+        }
+        let any = self.output.len() < before;
+        if any {
+            self.last_sent = Instant::now();
+        }
+        Ok(any)
+    }
+
+    /// Reads once, unless calls are held back.
+    fn read(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        let held = self.acquiring.is_some() || self.stashed.is_some();
+        if held || self.output.len() >= self.limit() || !self.may_wait() {
+            return Ok(false);
+        }
+        self.make_room();
+        let room = self.input.capacity() - self.input.len();
+        let read = pin!(self.socket.read_buf(&mut self.input)).poll(cx);
+        let Poll::Ready(read) = read else { return Ok(false) };
+        let len = read?;
+        if len == 0 {
+            self.drain();
+            return Ok(true);
+        }
+        if len == room {
+            self.buffer = (self.buffer * 2).min(LARGEST_BUFFER);
+        }
+        self.call_began.get_or_insert_with(Instant::now);
+        Ok(true)
+    }
+
+    /// Room for the rest of the call that comes, got as it comes: a client that only says how long its call is takes
+    /// no memory by that.
+    fn make_room(&mut self) {
+        let missing = self.wants.saturating_sub(self.input.len());
+        let room = missing.min(self.buffer.max(self.input.len() * 2)).max(self.buffer / 4);
+        if self.input.capacity() - self.input.len() < room {
+            self.input.reserve(room.max(self.buffer));
+        }
+    }
+
+    fn check_times(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        if self.tick.as_mut().poll(cx).is_pending() {
+            return Ok(());
+        }
+        self.tick.as_mut().reset(Instant::now() + TICK);
+        let _ = self.tick.as_mut().poll(cx);
+        let limits = &self.shared.service.config.limits;
+        let seconds = Duration::from_secs;
+        if self.output.len() > 0 && self.last_sent.elapsed() > seconds(limits.send_seconds) {
+            return Err(End::SlowReader);
+        }
+        let held = self.acquiring.is_some() || self.stashed.is_some() || !self.may_wait();
+        if held || self.output.len() > 0 || !self.records.is_within(&self.input) {
+            self.call_began = None;
+        } else if self.call_began.is_some_and(|t| t.elapsed() > seconds(limits.record_seconds)) {
+            return Err(End::SlowCall);
+        }
+        let idle = self.last_call.elapsed() > seconds(limits.stranger_idle_seconds);
+        if idle && self.waiting.is_empty() && !self.shared.service.exports.know(self.peer.ip) {
+            return Err(End::Idle);
+        }
+        if self.input.is_empty() && self.last_call.elapsed() > TICK {
+            // An idle connection keeps no buffer.
+            self.input = BytesMut::new();
+            self.buffer = FIRST_BUFFER;
+        }
+        Ok(())
+    }
+}
