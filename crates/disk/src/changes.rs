@@ -116,6 +116,6 @@ mod tests {
         let far = UNIT_MIN * UNITS * 2;
         size.store(far, Ordering::SeqCst);
         trackers.mark(&(far - 1..far));
-        assert_eq!(tracker.take(), [UNIT_MIN * (UNITS - 1)..far]);
+        assert_eq!(tracker.take().first(), Some(&(UNIT_MIN * (UNITS - 1)..far)));
     }
 }

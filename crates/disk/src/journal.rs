@@ -28,7 +28,7 @@
 //! 5. The grains are marked in memory. *From here on readers see the write.*
 //! 6. The writers are answered.
 //!
-//! A checkpoint, when a segment is full, every few seconds, and at the end:
+//! A checkpoint, when a segment is full, when writes pause, and at the end:
 //!
 //! 1. Note the last applied batch B.
 //! 2. `fdatasync` of every data file that was written. *Cut: replay from the old start.*
@@ -181,6 +181,7 @@ impl Journal {
 
     /// A committer's life: batch after batch until the journal closes.
     pub(crate) fn commit_all(self: Arc<Self>) {
+        let _guard = StopOnPanic(&self);
         let mut plan = Plan::new(self.limits);
         while let Some(place) = self.gather(&mut plan) {
             let result = place.and_then(|place| self.commit(&plan, place));
@@ -250,10 +251,23 @@ impl Journal {
         Ok(())
     }
 
+    /// Steps 2 and 3 of a write.
     fn write(&self, plan: &Plan, place: Position) -> Result<(), DiskError> {
         let file = &self.ring.files[place.segment as usize];
         let written = file.write_both(plan.header(), plan.payload(), place.at);
         written.map_err(|e| DiskError::io("write overlay journal", e))?;
         file.sync().map_err(|e| DiskError::io("sync overlay journal", e))
+    }
+}
+
+/// A thread that panics leaves the journal in a state that nobody knows: it stops.
+struct StopOnPanic<'a>(&'a Journal);
+
+impl Drop for StopOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let source = Arc::new(std::io::Error::other("an overlay thread panicked"));
+            self.0.stop(&DiskError::Unavailable { verb: "run overlay journal", source });
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! A disk is a byte array that survives restarts.
 
+#![allow(clippy::unwrap_used, reason = "a test panics where it fails")]
+
 use std::path::Path;
 use std::sync::Arc;
 

@@ -67,8 +67,8 @@ impl Disk {
         let waiter = Waiter { reply, _entered: entered, _permit: permit };
         let overlay = self.overlay.clone();
         self.journal.queue().push(Request { overlay, offset, data, size, head, tail, waiter });
-        // A committer that ends without an answer has panicked; nothing is known of the write.
-        answer.await.unwrap_or(Err(DiskError::Gone))
+        // Without an answer the committer has panicked, and nothing is known of the write.
+        answer.await.unwrap_or_else(|_| Err(self.journal.stopped().unwrap_or(DiskError::Gone)))
     }
 
     /// What the base has in `grain`, if `range` covers it in part and the base still owns it.

@@ -20,9 +20,9 @@ const SECTOR: usize = 512;
 pub struct Faults {
     /// The power goes at this step: from then on every call fails.
     pub cut_at: Option<u64>,
-    /// Syncs of data files do nothing, and say that they did.
+    /// Syncs of data files do nothing once they have their length, and say that they did.
     pub ignore_data_sync: bool,
-    /// Syncs of journal files do nothing, and say that they did.
+    /// Syncs of journal files do nothing once they have their length, and say that they did.
     pub ignore_journal_sync: bool,
     /// The journal's sync with this number (from 0) fails, and loses what it should have kept.
     pub fail_journal_sync: Option<u64>,
@@ -339,7 +339,9 @@ impl FaultyFile {
         let number = world.journal_syncs;
         let Some(node) = world.files.get_mut(&self.path) else { return Ok(()) };
         let journal = node.purpose == Purpose::Journal;
-        if if journal { faults.ignore_journal_sync } else { faults.ignore_data_sync } {
+        let grown = node.durable.len() != node.now.len();
+        let ignored = if journal { faults.ignore_journal_sync } else { faults.ignore_data_sync };
+        if ignored && !grown {
             return Ok(());
         }
         if journal && faults.fail_journal_sync == Some(number) {
