@@ -1,1 +1,95 @@
 //! A recovery from request to clean-up; the mover.
+//!
+//! # Layout
+//!
+//! ```text
+//!   Jobs ── accept ──► journal (state) ──► Driver, one task per job
+//!     │                    ▲                  │   Plan::next: apply, serve, undo, finished
+//!     └── messages ────────┼─────────────►    │
+//!     ◄── watch: JobView ──┼──────────────    ├─ steps   admit open overlay export files
+//!                          └── begun, done ── │          mount register power_on
+//!                                             └─ mover   warm relocate depart
+//!                                                        copy verify freeze settle publish
+//! ```
+//!
+//! A job's record holds all that is known of it and is rewritten as a whole before and after each
+//! step. On the way back the steps are undone in reverse. Finish, cancel, expiry, failure and restart
+//! are this one walk.
+//!
+//! # Invariants
+//!
+//! 1. Every step that has begun is undone, in reverse, wherever a crash fell (`plan.rs`). When a job has
+//!    ended nothing is left of it: no export, overlay, file, datastore or registered VM of its own.
+//! 2. A migration that fails or is given up leaves the guest running with all it wrote.
+//! 3. An undo that fails leaves the job visibly stuck and is tried again, with back-off, for ever.
+//! 4. A VM that its host has migrated is never powered off, unregistered or deleted.
+//! 5. A migrated copy has its name only after all of it was read back, compared with the recovery point's
+//!    hashes and the guest's writes, and synced. A write that was acknowledged is in it.
+//! 6. Exports and disks of unfinished jobs are back before [`Jobs::open`] returns, or their clients wait:
+//!    none sees a disk without its bytes.
+//!
+//! # Migration to a directory
+//!
+//! The copy is made and verified while the guest runs, then again what it wrote meanwhile. For the last
+//! pass its writes are *held*: they wait, they do not fail. Then the copy gets its name, the export is
+//! removed, and the held writes end with it. Whoever ran the VM from the export must start it from the
+//! copy: to the guest it is as if the power had been cut. Shut it down before for a clean end. If the
+//! last pass fails, the held writes go on, and the guest saw a pause.
+//!
+//! # Locking
+//!
+//! A job is changed by its driver alone. Shared exports and datastores have an async lock each, held
+//! while they are made or removed; accepting a job has one. No other lock is held across an await.
+//!
+//! # Crash
+//!
+//! "begun" is durable before a step has any effect and "done" after it, so a step is done again or undone
+//! after a crash, never forgotten. Overlays outlive everything but their own undo.
+//!
+//! # Cancellation
+//!
+//! A step is a future that is dropped when its job is cancelled; its undo follows. Only the rename that
+//! publishes a copy is not cut short.
+//!
+//! # Bounds
+//!
+//! [`JobsConfig::max_active`] jobs run and [`JobsConfig::max_queued`] wait; [`JobsConfig::max_remembered`]
+//! ended ones are kept, below 64 KiB each. The mover's memory: see `mover.rs`.
+
+mod admission;
+mod config;
+mod descriptor;
+mod driver;
+mod env;
+mod error;
+mod failure;
+mod jobs;
+mod journal;
+mod live;
+mod mover;
+mod naming;
+mod plan;
+mod progress;
+mod request;
+mod shares;
+mod staging;
+mod steps;
+mod target;
+#[cfg(test)]
+mod tests;
+mod view;
+mod vmx;
+
+pub use config::{JobsConfig, MoverConfig};
+pub use error::{ErrorView, JobError};
+pub use jobs::{Jobs, JobsDeps};
+pub use mover::MOVER_PIECE;
+pub use plan::{Next, Plan, Step};
+pub use request::{
+    Destination, Finish, MigrationStart, Mode, Networks, RecoveryRequest, TargetRef, UuidPolicy,
+};
+pub use target::{Target, VsphereTarget};
+pub use view::{
+    Event, ExportedFile, ExportedVm, FileKind, JobId, JobState, JobView, Outcome, Phase, Progress,
+    StepState, StepView,
+};

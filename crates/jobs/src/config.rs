@@ -1,0 +1,79 @@
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How many jobs run at once, what they keep free, and where their exports are.
+#[derive(Clone, Debug)]
+pub struct JobsConfig {
+    /// The directory that holds one directory per export.
+    pub exports_dir: PathBuf,
+    /// Directories of the appliance that no migration may write into.
+    pub own_dirs: Vec<PathBuf>,
+    /// The address at which clients reach the exports, for views; unknown when absent.
+    pub server: Option<IpAddr>,
+    /// Bytes each job needs free for its overlays, at least.
+    pub reserve_min_bytes: u64,
+    /// The same in percent of the VM's size. The larger of the two counts.
+    pub reserve_percent_of_vm: u8,
+    /// Jobs that may run at once; the rest is queued.
+    pub max_active: usize,
+    /// Jobs that may wait; past it requests are refused as busy.
+    pub max_queued: usize,
+    /// Ended jobs that are remembered, with their idempotency keys.
+    pub max_remembered: usize,
+    /// The time limit of a live mount that names none.
+    pub mount_expires: Duration,
+    /// The first pause before an undo that failed is tried again; it doubles each time.
+    pub retry_first: Duration,
+    /// The longest such pause.
+    pub retry_max: Duration,
+    /// How the mover works.
+    pub mover: MoverConfig,
+}
+
+/// How the mover works.
+#[derive(Clone, Debug)]
+pub struct MoverConfig {
+    /// Whether a live recovery that serves is read into the cache.
+    pub warm: bool,
+    /// Pieces of [`crate::MOVER_PIECE`] bytes in flight, per job.
+    pub parallel: usize,
+    /// The most bytes per second and job; 0 for no limit.
+    pub max_bytes_per_second: u64,
+    /// A migration to a directory holds the guest's writes once a pass left less than this.
+    pub settle_below_bytes: u64,
+    /// The most passes over what changed before it does so anyway.
+    pub max_passes: usize,
+}
+
+impl JobsConfig {
+    /// The defaults, with exports in `exports_dir`.
+    pub fn new(exports_dir: PathBuf) -> Self {
+        Self {
+            exports_dir,
+            own_dirs: Vec::new(),
+            server: None,
+            reserve_min_bytes: 20_000_000_000,
+            reserve_percent_of_vm: 15,
+            max_active: 32,
+            max_queued: 64,
+            max_remembered: 500,
+            mount_expires: Duration::from_secs(86_400),
+            retry_first: Duration::from_secs(1),
+            retry_max: Duration::from_secs(60),
+            mover: MoverConfig::default(),
+        }
+    }
+}
+
+impl Default for MoverConfig {
+    fn default() -> Self {
+        Self {
+            warm: true,
+            parallel: 4,
+            max_bytes_per_second: 0,
+            settle_below_bytes: 64 << 20,
+            max_passes: 8,
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! One task per job: the only one that changes it. Messages come in, a view goes out.
+
+mod migrate;
+mod serve;
+mod show;
+mod walk;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::env::Env;
+use crate::journal::Record;
+use crate::live::Live;
+use crate::plan::Next;
+use crate::steps::Status;
+use crate::{ErrorView, Finish, JobError, JobState, JobView, Outcome};
+
+pub(crate) use show::view;
+
+/// Messages to one job that may wait. More callers wait for their turn to send.
+pub(crate) const INBOX: usize = 8;
+/// How often progress is shown.
+const SHOW_EVERY: Duration = Duration::from_millis(500);
+
+/// What others may ask of a job. The answer says whether it will be done, not that it was.
+pub(crate) enum Command {
+    Finish(Finish, Answer),
+    Cancel(Answer),
+}
+
+pub(crate) type Answer = oneshot::Sender<Result<(), JobError>>;
+
+/// Whether the driver goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flow {
+    On,
+    /// The appliance stops: leave everything as it is.
+    Stop,
+}
+
+/// The owner of one job.
+pub(crate) struct Driver {
+    pub(crate) env: Arc<Env>,
+    pub(crate) record: Record,
+    pub(crate) live: Live,
+    pub(crate) view: watch::Sender<JobView>,
+    pub(crate) inbox: mpsc::Receiver<Command>,
+    pub(crate) stop: CancellationToken,
+    pub(crate) status: Arc<Status>,
+    /// Why the job cannot go on at the moment.
+    pub(crate) stuck: Option<ErrorView>,
+    /// A migration that starts by itself has been tried.
+    pub(crate) tried: bool,
+}
+
+impl Driver {
+    /// Walks the job until it has ended or the appliance stops.
+    #[tracing::instrument(skip_all, name = "job", fields(job = %self.record.id))]
+    pub(crate) async fn run(mut self) {
+        let mut flow = self.make_live().await;
+        while flow == Flow::On && !self.stop.is_cancelled() {
+            flow = match self.record.plan.next() {
+                Next::Apply(step) => self.apply(step).await,
+                Next::Serve => self.serve().await,
+                Next::Undo(step) => self.undo(step).await,
+                Next::Finished => {
+                    self.end().await;
+                    return;
+                }
+            };
+        }
+        self.env.keep(self.live);
+    }
+
+    /// After a restart: brings back what [`Live::restore`] could not, because the repository did
+    /// not answer. Clients wait meanwhile: the NFS server holds what they ask of the disks.
+    async fn make_live(&mut self) -> Flow {
+        let mut pause = self.env.config.retry_first;
+        while let Err(error) = self.live.restore(&self.env, &self.record).await {
+            if self.record.plan.is_unwinding() {
+                // Taking back needs no disks.
+                tracing::warn!("went on without its disks: {error}");
+                return Flow::On;
+            }
+            if self.stuck.is_none() {
+                tracing::warn!("waits to serve again: {error}");
+            }
+            self.stuck = Some(error.to_view());
+            self.show();
+            if self.pause(&mut pause).await == Flow::Stop {
+                return Flow::Stop;
+            }
+        }
+        self.stuck = None;
+        self.show();
+        Flow::On
+    }
+
+    /// Waits before something is tried again, with growing pauses. Any message ends the pause; one
+    /// to end the job turns the walk round.
+    async fn pause(&mut self, pause: &mut Duration) -> Flow {
+        let wait = tokio::time::sleep(*pause);
+        *pause = (*pause * 2).min(self.env.config.retry_max);
+        let command = tokio::select! {
+            () = self.stop.cancelled() => return Flow::Stop,
+            () = wait => return Flow::On,
+            command = self.inbox.recv() => command,
+        };
+        match command {
+            None => Flow::Stop,
+            Some(command) => {
+                *pause = self.env.config.retry_first;
+                self.end_by(command).await
+            }
+        }
+    }
+
+    /// Ends the job as the message says, whatever it is doing. A migration cannot begin now.
+    async fn end_by(&mut self, command: Command) -> Flow {
+        let (answer, result) = match command {
+            Command::Cancel(answer) => (answer, self.unwind(Outcome::Cancelled, "cancelled").await),
+            Command::Finish(Finish::Discard, answer) if self.record.plan.is_unwinding() => {
+                (answer, Flow::On)
+            }
+            Command::Finish(Finish::Discard | Finish::Migrate { .. }, answer) => {
+                // Nobody listens any more if the caller has gone.
+                let _ = answer.send(Err(show::not_serving(self.state())));
+                return Flow::On;
+            }
+        };
+        let _ = answer.send(Ok(()));
+        result
+    }
+
+    /// Turns the walk round.
+    async fn unwind(&mut self, outcome: Outcome, why: &str) -> Flow {
+        if self.record.plan.is_unwinding() {
+            return Flow::On;
+        }
+        self.record.outcome = Some(outcome);
+        self.record.note(Timestamp::now(), why);
+        self.record.plan.unwind();
+        self.write().await
+    }
+
+    /// Makes the record durable. There is no going on without: it is tried until it works.
+    async fn write(&mut self) -> Flow {
+        let mut pause = self.env.config.retry_first;
+        while let Err(error) = self.env.journal.write(&self.record).await {
+            if self.stuck.is_none() {
+                tracing::error!("cannot write its journal: {error}");
+            }
+            self.stuck = Some(error.to_view());
+            self.show();
+            tokio::select! {
+                () = self.stop.cancelled() => return Flow::Stop,
+                () = tokio::time::sleep(pause) => {}
+            }
+            pause = (pause * 2).min(self.env.config.retry_max);
+            self.stuck = None;
+        }
+        self.show();
+        Flow::On
+    }
+
+    /// The last entry. Nothing is left of the job but this.
+    async fn end(&mut self) {
+        let now = Timestamp::now();
+        self.record.finished_at = Some(now);
+        self.record.note(now, self.record.state().as_str());
+        tracing::info!(state = self.record.state().as_str(), "ended");
+        self.write().await;
+    }
+
+    fn state(&self) -> JobState {
+        if self.stuck.is_some() && self.record.plan.is_unwinding() {
+            return JobState::Stuck;
+        }
+        self.record.state()
+    }
+
+    fn show(&self) {
+        let view = view(&self.env, &self.record, &self.status, self.stuck.as_ref());
+        self.view.send_replace(view);
+    }
+}

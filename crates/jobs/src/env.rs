@@ -1,0 +1,106 @@
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+use rekindle_cache::Cache;
+use rekindle_disk::{Disk, Disks};
+use rekindle_nfs::Exports;
+use rekindle_repo::Repository;
+
+use crate::admission::Gate;
+use crate::journal::{HostMount, Journal, Record};
+use crate::live::Live;
+use crate::shares::Shares;
+use crate::target::Link;
+use crate::{JobError, JobId, JobsConfig, JobsDeps};
+
+/// What all jobs work with.
+pub(crate) struct Env {
+    pub(crate) config: JobsConfig,
+    pub(crate) journal: Journal,
+    pub(crate) disks: Arc<Disks>,
+    pub(crate) exports: Exports,
+    pub(crate) cache: Arc<Cache>,
+    pub(crate) repositories: BTreeMap<String, Repository>,
+    pub(crate) links: BTreeMap<String, Link>,
+    pub(crate) gate: Gate,
+    /// Users of exports, by the export's name.
+    pub(crate) exported: Shares<String>,
+    /// Users of datastores.
+    pub(crate) mounted: Shares<HostMount>,
+    pub(crate) overlays: Overlays,
+    left: Mutex<Vec<Live>>,
+}
+
+impl Env {
+    pub(crate) fn new(deps: JobsDeps, journal: Journal) -> Self {
+        let links = deps.targets.into_iter().map(|(name, target)| (name, Link::new(target)));
+        Self {
+            config: deps.config,
+            journal,
+            disks: deps.disks,
+            exports: deps.exports,
+            cache: deps.cache,
+            repositories: deps.repositories,
+            links: links.collect(),
+            gate: Gate::default(),
+            exported: Shares::default(),
+            mounted: Shares::default(),
+            overlays: Overlays::default(),
+            left: Mutex::default(),
+        }
+    }
+
+    /// Keeps what a job held when the appliance stopped: guests' writes that were held stay so
+    /// for as long as NFS answers.
+    pub(crate) fn keep(&self, live: Live) {
+        self.left.lock().push(live);
+    }
+
+    pub(crate) fn repository(&self, name: &str) -> Result<&Repository, JobError> {
+        let found = self.repositories.get(name);
+        found.ok_or_else(|| JobError::NotFound { what: "repository", name: name.to_owned() })
+    }
+
+    pub(crate) fn link(&self, target: &str) -> Result<&Link, JobError> {
+        let found = self.links.get(target);
+        found.ok_or_else(|| JobError::NotFound { what: "target", name: target.to_owned() })
+    }
+
+    /// The directory of an export.
+    pub(crate) fn export_dir(&self, export: &str) -> PathBuf {
+        self.config.exports_dir.join(export)
+    }
+
+    /// The VM's folder.
+    pub(crate) fn folder(&self, record: &Record) -> PathBuf {
+        self.export_dir(&record.place.export).join(&record.place.folder)
+    }
+
+    /// Free bytes where overlays live.
+    pub(crate) fn free(&self) -> Result<u64, JobError> {
+        Ok(self.disks.space().map_err(|e| crate::failure::disk("look at the free space", e))?.free)
+    }
+}
+
+/// Which disks each job has attached, to tell how much of its reserve it has used.
+#[derive(Default)]
+pub(crate) struct Overlays(Mutex<BTreeMap<JobId, Vec<Weak<Disk>>>>);
+
+impl Overlays {
+    pub(crate) fn set(&self, job: &JobId, disks: &[Arc<Disk>]) {
+        self.0.lock().insert(job.clone(), disks.iter().map(Arc::downgrade).collect());
+    }
+
+    pub(crate) fn forget(&self, job: &JobId) {
+        self.0.lock().remove(job);
+    }
+
+    /// Bytes that the job's overlays take.
+    pub(crate) fn used(&self, job: &JobId) -> u64 {
+        let all = self.0.lock();
+        let disks = all.get(job).into_iter().flatten().filter_map(Weak::upgrade);
+        disks.fold(0, |sum, disk| sum.saturating_add(disk.used_bytes()))
+    }
+}

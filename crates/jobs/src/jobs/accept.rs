@@ -1,0 +1,264 @@
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use jiff::{SignedDuration, Timestamp};
+use rekindle_nfs::ClientNet;
+use rekindle_repo::PointManifest;
+
+use super::Jobs;
+use crate::admission::reserve;
+use crate::journal::{Accepted, DiskRecord, HostMount, Place, Record};
+use crate::staging::check_directory;
+use crate::steps::{files, turn};
+use crate::{
+    Destination, JobError, JobId, JobView, Mode, RecoveryRequest, Step, TargetRef, failure, naming,
+};
+
+/// The longest idempotency key, in bytes.
+const KEY_MAX: usize = 200;
+
+/// What must be known before names are chosen.
+struct Checked {
+    repository: String,
+    point: PointManifest,
+    clients: Vec<ClientNet>,
+    mount: Option<HostMount>,
+}
+
+impl Jobs {
+    /// Accepts a recovery: durable when it returns, on its way at once.
+    ///
+    /// With an idempotency key the same request gets the same job, and another request under the
+    /// same key is a `Conflict`. What cannot work is refused here, with nothing changed: an unknown
+    /// point or target, a host that does not answer, a bad directory, a name in use, a full disk, a
+    /// full queue.
+    pub async fn start(
+        &self,
+        request: RecoveryRequest,
+        idempotency_key: Option<String>,
+    ) -> Result<JobId, JobError> {
+        request.validate()?;
+        if let Some(known) = self.known(idempotency_key.as_deref(), &request)? {
+            return Ok(known);
+        }
+        let checked = self.check(&request).await?;
+        let _accepting = self.accepting.lock().await;
+        // Somebody may have been faster with the same key.
+        if let Some(known) = self.known(idempotency_key.as_deref(), &request)? {
+            return Ok(known);
+        }
+        let queued = self.env.gate.waiting();
+        if queued >= self.env.config.max_queued {
+            return Err(JobError::Busy { queued });
+        }
+        let record = self.plan(request, checked).await?;
+        self.accept(record, idempotency_key).await
+    }
+
+    async fn accept(&self, record: Record, key: Option<String>) -> Result<JobId, JobError> {
+        let (journal, accepted) = (self.env.journal.clone(), record.clone());
+        failure::blocking(move || journal.accept(&accepted, key.as_deref())).await?;
+        self.forget()?;
+        let id = record.id.clone();
+        self.env.gate.join(turn(&record));
+        tracing::info!(job = %id, vm = record.vm, point = record.point, "accepted");
+        let driver = self.add(record);
+        self.drive(driver);
+        Ok(id)
+    }
+
+    /// The job that this key has brought before.
+    fn known(
+        &self,
+        key: Option<&str>,
+        request: &RecoveryRequest,
+    ) -> Result<Option<JobId>, JobError> {
+        let Some(key) = key else { return Ok(None) };
+        if key.is_empty() || key.len() > KEY_MAX {
+            return Err(JobError::refused(
+                "bad_idempotency_key",
+                format!("an idempotency key has 1 to {KEY_MAX} bytes"),
+            ));
+        }
+        match self.env.journal.key(key)? {
+            None => Ok(None),
+            Some(known) if known.request == *request => Ok(Some(known.job)),
+            Some(known) => Err(JobError::conflict(
+                "idempotency_key_reused",
+                format!("job {} was asked for otherwise under this key", known.job),
+            )),
+        }
+    }
+
+    /// Whether the request can work: everything that needs I/O.
+    async fn check(&self, request: &RecoveryRequest) -> Result<Checked, JobError> {
+        let (repository, point) = self.find_point(request).await?;
+        if point.disks.is_empty() {
+            return Err(JobError::refused("no_disks", "the recovery point has no disks"));
+        }
+        if let Some(Destination::Directory(path)) = &request.migrate {
+            let (path, own) = (path.clone(), self.env.config.own_dirs.clone());
+            failure::blocking(move || check_directory(&path, &own)).await?;
+        }
+        self.check_space(point.size_bytes())?;
+        let (clients, mount) = self.check_target(request).await?;
+        Ok(Checked { repository, point, clients, mount })
+    }
+
+    fn check_space(&self, vm_bytes: u64) -> Result<(), JobError> {
+        let need = reserve(vm_bytes, &self.env.config);
+        let used = |job: &JobId| self.env.overlays.used(job);
+        match self.env.gate.missing(need, self.env.free()?, used) {
+            0 => Ok(()),
+            missing => Err(JobError::Full { place: "the overlays' file system".into(), missing }),
+        }
+    }
+
+    async fn check_target(
+        &self,
+        request: &RecoveryRequest,
+    ) -> Result<(Vec<ClientNet>, Option<HostMount>), JobError> {
+        let (name, host) = match &request.target {
+            TargetRef::Export { clients } => return Ok((clients.clone(), None)),
+            TargetRef::Vsphere { name, host } => (name, host),
+        };
+        let link = self.env.link(name)?;
+        let datastore = match &request.migrate {
+            Some(Destination::Datastore(datastore)) => Some(datastore.as_str()),
+            Some(Destination::Directory(_)) | None => None,
+        };
+        let facts = link.check(host.as_deref(), datastore).await?;
+        let mount =
+            HostMount { target: name.clone(), host: host.clone(), datastore: link.datastore(name) };
+        Ok((facts.clients, Some(mount)))
+    }
+
+    /// Chooses the names and writes the plan down.
+    async fn plan(&self, request: RecoveryRequest, checked: Checked) -> Result<Record, JobError> {
+        let now = Timestamp::now();
+        let others: Vec<JobView> =
+            self.list().into_iter().filter(|j| !j.state.is_final()).collect();
+        let id = self.new_id(now)?;
+        let name = vm_name(&request, &checked.point, &others)?;
+        let place = self.place(&id, &name, checked.mount, &others);
+        let steps = steps(&request);
+        let record = Record::new(Accepted {
+            vm: checked.point.vm.name.clone(),
+            point: checked.point.id.to_string(),
+            repository: checked.repository,
+            disks: disks(&id, &place.folder, &checked.point),
+            nvram: checked.point.nvram.is_some(),
+            clients: checked.clients,
+            reserve: reserve(checked.point.size_bytes(), &self.env.config),
+            created_at: now,
+            expires_at: self.expires_at(&request, now)?,
+            id,
+            request,
+            name,
+            place,
+            steps,
+        });
+        // A configuration that cannot be rewritten is refused now, not minutes later.
+        files::small_files(&checked.point, &record)?;
+        Ok(record)
+    }
+
+    fn new_id(&self, now: Timestamp) -> Result<JobId, JobError> {
+        let known = self.entries.lock();
+        loop {
+            let mut random = [0; 2];
+            getrandom::fill(&mut random).map_err(|e| {
+                JobError::unavailable("internal", "draw a random number", anyhow::anyhow!("{e}"))
+            })?;
+            let id = JobId::new(now, u16::from_le_bytes(random));
+            if !known.contains_key(&id) {
+                return Ok(id);
+            }
+        }
+    }
+
+    fn expires_at(
+        &self,
+        request: &RecoveryRequest,
+        now: Timestamp,
+    ) -> Result<Option<Timestamp>, JobError> {
+        if request.mode == Mode::LiveRecovery {
+            return Ok(None);
+        }
+        let default = self.env.config.mount_expires.as_secs();
+        let seconds = request.expires_in_seconds.unwrap_or(default);
+        let limit = SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX));
+        let at = now.checked_add(limit);
+        let at = at.map_err(|e| JobError::refused("bad_expiry", format!("the time limit: {e}")))?;
+        Ok(Some(at))
+    }
+
+    /// The export and the folder. A host has one export for all its VMs; other clients get one each.
+    fn place(&self, id: &JobId, name: &str, mount: Option<HostMount>, others: &[JobView]) -> Place {
+        // Folders and exports of jobs that have not come as far as making them are taken as well.
+        let entries = self.entries.lock();
+        let taken: Vec<&Place> =
+            others.iter().filter_map(|job| entries.get(&job.id)).map(|e| &e.place).collect();
+        let export = match &mount {
+            Some(mount) => format!("rekindle-{}", naming::slug(&mount.target)),
+            None => {
+                let exports = taken.iter().map(|place| place.export.clone()).collect();
+                naming::free(&format!("{}-{}", naming::slug(name), id.suffix()), &exports)
+            }
+        };
+        let beside = taken.iter().filter(|place| place.export == export);
+        let mut folders: BTreeSet<String> = beside.map(|place| place.folder.clone()).collect();
+        folders.extend(names_in(&self.env.export_dir(&export)));
+        let folder = naming::free(&naming::slug(name), &folders);
+        Place { export, folder, datastore: mount }
+    }
+}
+
+/// The names in an export's directory: what a client left there is not written over.
+fn names_in(dir: &Path) -> BTreeSet<String> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+}
+
+fn vm_name(
+    request: &RecoveryRequest,
+    point: &PointManifest,
+    others: &[JobView],
+) -> Result<String, JobError> {
+    let taken: BTreeSet<String> = others.iter().map(|job| job.name.clone()).collect();
+    match &request.name {
+        None => naming::numbered(&point.vm.name, &taken),
+        Some(name) if taken.contains(name) => Err(JobError::conflict(
+            "name_taken",
+            format!("a job that has not ended recovers a VM as {name} already"),
+        )),
+        Some(name) => Ok(name.clone()),
+    }
+}
+
+/// The steps up to serving.
+fn steps(request: &RecoveryRequest) -> Vec<Step> {
+    let mut steps = vec![Step::Admit, Step::Open, Step::Overlay, Step::Export, Step::Files];
+    if matches!(request.target, TargetRef::Vsphere { .. }) {
+        steps.extend([Step::Mount, Step::Register]);
+        if request.power_on() {
+            steps.push(Step::PowerOn);
+        }
+    }
+    steps
+}
+
+fn disks(id: &JobId, stem: &str, point: &PointManifest) -> Vec<DiskRecord> {
+    let disk = |(index, disk): (usize, &rekindle_repo::DiskManifest)| {
+        let name = if index == 0 { stem.to_owned() } else { format!("{stem}_{index}") };
+        DiskRecord {
+            id: format!("{id}.{index}"),
+            index,
+            key: disk.key.clone(),
+            descriptor: format!("{name}.vmdk"),
+            extent: format!("{name}-flat.vmdk"),
+            size: disk.size_bytes,
+        }
+    };
+    point.disks.iter().enumerate().map(disk).collect()
+}

@@ -1,0 +1,311 @@
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use rekindle_nfs::ClientNet;
+use rekindle_state::{Database, Keyspace, StateError};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Destination, ErrorView, Event, JobError, JobId, JobState, Outcome, Plan, RecoveryRequest, Step,
+};
+
+/// The format of [`Record`] that this version writes and reads.
+const VERSION: u32 = 1;
+/// Lines of a timeline that are kept. At about 100 bytes each a record stays below 64 KiB.
+const EVENTS_MAX: usize = 256;
+
+/// All that is known of a job. Rewritten as a whole, durably, before and after each step: it *is*
+/// the journal entry, and what a restart goes by.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Record {
+    version: u32,
+    pub(crate) id: JobId,
+    pub(crate) request: RecoveryRequest,
+    pub(crate) vm: String,
+    pub(crate) point: String,
+    pub(crate) repository: String,
+    pub(crate) name: String,
+    pub(crate) place: Place,
+    pub(crate) disks: Vec<DiskRecord>,
+    /// Whether the recovery point has the firmware's variables.
+    pub(crate) nvram: bool,
+    /// Who may mount the export on this job's behalf.
+    pub(crate) clients: Vec<ClientNet>,
+    /// Bytes that were asked of the overlays' file system.
+    pub(crate) reserve: u64,
+    pub(crate) created_at: Timestamp,
+    pub(crate) expires_at: Option<Timestamp>,
+    pub(crate) serving_since: Option<Timestamp>,
+    pub(crate) finished_at: Option<Timestamp>,
+    pub(crate) plan: Plan,
+    pub(crate) times: BTreeMap<Step, StepTimes>,
+    pub(crate) outcome: Option<Outcome>,
+    /// Where a migration under way leads.
+    pub(crate) destination: Option<Destination>,
+    pub(crate) migrated_to: Option<String>,
+    pub(crate) pause_ms: Option<u64>,
+    /// The VM's id at the host, once registered.
+    pub(crate) host_vm: Option<String>,
+    pub(crate) timeline: Vec<Event>,
+    pub(crate) error: Option<ErrorView>,
+}
+
+/// Where a job's VM is served.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Place {
+    /// The export's name; its path is `/` and this.
+    pub(crate) export: String,
+    /// The VM's folder in it, and the stem of its files.
+    pub(crate) folder: String,
+    /// Where the host mounts it, on vSphere.
+    pub(crate) datastore: Option<HostMount>,
+}
+
+/// An export as a host's datastore.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub(crate) struct HostMount {
+    pub(crate) target: String,
+    pub(crate) host: Option<String>,
+    pub(crate) datastore: String,
+}
+
+impl HostMount {
+    /// What jobs share: the mount by target and host. What it is called is the host's business.
+    pub(crate) fn share(&self) -> Self {
+        Self { datastore: String::new(), ..self.clone() }
+    }
+}
+
+/// One disk of a job's VM.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct DiskRecord {
+    /// Its overlay's name.
+    pub(crate) id: String,
+    /// Its place in the recovery point.
+    pub(crate) index: usize,
+    /// Its controller and slot, `scsi0:0`.
+    pub(crate) key: String,
+    /// The descriptor's file name.
+    pub(crate) descriptor: String,
+    /// The extent's file name.
+    pub(crate) extent: String,
+    /// Bytes it had in the recovery point, rounded up to a whole sector.
+    pub(crate) size: u64,
+}
+
+/// When a step was begun, done and taken back.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StepTimes {
+    pub(crate) started_at: Option<Timestamp>,
+    pub(crate) finished_at: Option<Timestamp>,
+    pub(crate) undone_at: Option<Timestamp>,
+    pub(crate) error: Option<ErrorView>,
+}
+
+/// What a record is made from: all that `start` finds out.
+pub(crate) struct Accepted {
+    pub(crate) id: JobId,
+    pub(crate) request: RecoveryRequest,
+    pub(crate) vm: String,
+    pub(crate) point: String,
+    pub(crate) repository: String,
+    pub(crate) name: String,
+    pub(crate) place: Place,
+    pub(crate) disks: Vec<DiskRecord>,
+    pub(crate) nvram: bool,
+    pub(crate) clients: Vec<ClientNet>,
+    pub(crate) reserve: u64,
+    pub(crate) created_at: Timestamp,
+    pub(crate) expires_at: Option<Timestamp>,
+    pub(crate) steps: Vec<Step>,
+}
+
+impl Record {
+    pub(crate) fn new(accepted: Accepted) -> Self {
+        let at = accepted.created_at;
+        Self {
+            version: VERSION,
+            id: accepted.id,
+            request: accepted.request,
+            vm: accepted.vm,
+            point: accepted.point,
+            repository: accepted.repository,
+            name: accepted.name,
+            place: accepted.place,
+            disks: accepted.disks,
+            nvram: accepted.nvram,
+            clients: accepted.clients,
+            reserve: accepted.reserve,
+            created_at: at,
+            expires_at: accepted.expires_at,
+            serving_since: None,
+            finished_at: None,
+            plan: Plan::new(accepted.steps),
+            times: BTreeMap::new(),
+            outcome: None,
+            destination: None,
+            migrated_to: None,
+            pause_ms: None,
+            host_vm: None,
+            timeline: vec![Event { at, what: "accepted".into() }],
+            error: None,
+        }
+    }
+
+    /// Whether the job has ended.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.finished_at.is_some()
+    }
+
+    /// The state but for `Stuck`, which is no matter of the journal.
+    pub(crate) fn state(&self) -> JobState {
+        if self.is_finished() {
+            return match self.outcome {
+                Some(Outcome::Cancelled) => JobState::Cancelled,
+                Some(Outcome::Failed) | None => JobState::Failed,
+                Some(Outcome::Migrated | Outcome::Discarded | Outcome::Expired) => {
+                    JobState::Completed
+                }
+            };
+        }
+        if self.plan.is_unwinding() {
+            JobState::CleaningUp
+        } else if self.plan.is_migrating() {
+            JobState::Migrating
+        } else if self.plan.is_serving() {
+            JobState::Serving
+        } else if self.plan.has_done(Step::Admit) {
+            JobState::Starting
+        } else {
+            JobState::Queued
+        }
+    }
+
+    /// Adds a line to the timeline; the oldest after "accepted" goes when it is full.
+    pub(crate) fn note(&mut self, at: Timestamp, what: impl Into<String>) {
+        if self.timeline.len() >= EVENTS_MAX {
+            self.timeline.remove(1);
+        }
+        self.timeline.push(Event { at, what: what.into() });
+    }
+
+    pub(crate) fn times(&mut self, step: Step) -> &mut StepTimes {
+        self.times.entry(step).or_default()
+    }
+
+    /// The directory of a migration to one.
+    pub(crate) fn directory(&self) -> Option<&PathBuf> {
+        match &self.destination {
+            Some(Destination::Directory(path)) => Some(path),
+            Some(Destination::Datastore(_)) | None => None,
+        }
+    }
+
+    /// The path under which a host knows the VM's configuration.
+    pub(crate) fn vmx_path(&self) -> Option<String> {
+        let mount = self.place.datastore.as_ref()?;
+        let folder = &self.place.folder;
+        Some(format!("[{}] {folder}/{folder}.vmx", mount.datastore))
+    }
+
+    fn is_sound(&self) -> bool {
+        self.version == VERSION && self.plan.is_sound()
+    }
+}
+
+/// A request that was accepted under an idempotency key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Key {
+    pub(crate) job: JobId,
+    pub(crate) request: RecoveryRequest,
+}
+
+/// The jobs' durable records.
+#[derive(Clone)]
+pub(crate) struct Journal {
+    db: Database,
+    jobs: Keyspace<Record>,
+    keys: Keyspace<Key>,
+    #[cfg(test)]
+    pub(crate) crash: crate::tests::CrashPoint,
+}
+
+impl Journal {
+    pub(crate) fn open(db: &Database) -> Result<Self, JobError> {
+        Ok(Self {
+            db: db.clone(),
+            jobs: db.keyspace("jobs").map_err(unavailable)?,
+            keys: db.keyspace("jobs-keys").map_err(unavailable)?,
+            #[cfg(test)]
+            crash: Default::default(),
+        })
+    }
+
+    /// All records, oldest first.
+    pub(crate) fn load(&self) -> Result<Vec<Record>, JobError> {
+        let mut records = Vec::new();
+        for (key, record) in self.jobs.scan(b"").map_err(unavailable)? {
+            if !record.is_sound() {
+                return Err(JobError::Corrupt {
+                    what: format!("read the journal of job {}", String::from_utf8_lossy(&key)),
+                    source: anyhow::anyhow!("of another version, or its steps do not add up"),
+                });
+            }
+            records.push(record);
+        }
+        records.sort_by_key(|record| (record.created_at, record.id.clone()));
+        Ok(records)
+    }
+
+    /// What was accepted under this idempotency key.
+    pub(crate) fn key(&self, key: &str) -> Result<Option<Key>, JobError> {
+        self.keys.get(key.as_bytes()).map_err(unavailable)
+    }
+
+    /// Accepts a job, with its key if it came with one: both or neither.
+    pub(crate) fn accept(&self, record: &Record, key: Option<&str>) -> Result<(), JobError> {
+        let mut batch = self.db.batch();
+        batch.put(&self.jobs, record.id.as_str().as_bytes(), record).map_err(unavailable)?;
+        if let Some(key) = key {
+            let value = Key { job: record.id.clone(), request: record.request.clone() };
+            batch.put(&self.keys, key.as_bytes(), &value).map_err(unavailable)?;
+        }
+        batch.commit().map_err(unavailable)
+    }
+
+    /// Makes the record as it is durable.
+    pub(crate) async fn write(&self, record: &Record) -> Result<(), JobError> {
+        #[cfg(test)]
+        self.crash.before_write().await;
+        let (jobs, record) = (self.jobs.clone(), record.clone());
+        let put = move || jobs.put(record.id.as_str().as_bytes(), &record);
+        let written = tokio::task::spawn_blocking(put).await;
+        let written = written.map_err(|e| JobError::unavailable("state", "write journal", e))?;
+        #[cfg(test)]
+        self.crash.after_write().await;
+        written.map_err(unavailable)
+    }
+
+    /// Forgets ended jobs and the keys they came with.
+    pub(crate) fn forget(&self, jobs: &[JobId]) -> Result<(), JobError> {
+        for (key, value) in self.keys.scan(b"").map_err(unavailable)? {
+            if jobs.contains(&value.job) {
+                self.keys.delete(&key).map_err(unavailable)?;
+            }
+        }
+        jobs.iter().try_for_each(|id| self.jobs.delete(id.as_str().as_bytes())).map_err(unavailable)
+    }
+}
+
+fn unavailable(error: StateError) -> JobError {
+    match error {
+        StateError::Full => JobError::Full { place: "the state database".into(), missing: 0 },
+        StateError::Corrupt(_) => {
+            JobError::Corrupt { what: "read the jobs' journal".into(), source: error.into() }
+        }
+        StateError::Unavailable(_) | StateError::Refused(_) => {
+            JobError::unavailable("state", "write the jobs' journal", error)
+        }
+    }
+}

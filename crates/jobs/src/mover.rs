@@ -1,0 +1,254 @@
+//! Reads the whole of a VM's disks in the background: into the cache, or to a directory.
+//!
+//! # Bounds
+//!
+//! [`MOVER_PIECE`] bytes times [`crate::MoverConfig::parallel`] in flight, twice while verifying: 32 MiB by
+//! default. One bit per block of a disk to remember what was written: 512 KiB per TiB.
+
+mod blocks;
+mod copy;
+mod verify;
+
+use std::fs::File;
+use std::future::Future;
+use std::ops::Range;
+use std::sync::Arc;
+
+use rekindle_block::BlockIdx;
+use rekindle_cache::Priority;
+use rekindle_disk::{ChangeTracker, Disk};
+use rekindle_repo::{DiskMap, MapEntry};
+use tokio::task::JoinSet;
+
+use crate::env::Env;
+use crate::progress::{Limiter, Meter};
+use crate::{JobError, Phase, failure};
+pub(crate) use blocks::BlockSet;
+
+/// Bytes that are moved at a time: a multiple of every block size.
+pub const MOVER_PIECE: u64 = 4 << 20;
+
+/// A disk, and the file that it is copied to.
+#[derive(Clone)]
+pub(crate) struct Source {
+    pub(crate) disk: Arc<Disk>,
+    pub(crate) map: DiskMap,
+    pub(crate) file: Arc<File>,
+}
+
+/// The mover of one job.
+pub(crate) struct Mover<'a> {
+    meter: &'a Meter,
+    limiter: Arc<Limiter>,
+    parallel: usize,
+    settle_below: u64,
+    max_passes: usize,
+}
+
+impl<'a> Mover<'a> {
+    pub(crate) fn new(env: &Env, meter: &'a Meter) -> Self {
+        let config = &env.config.mover;
+        Self {
+            meter,
+            limiter: Arc::new(Limiter::new(config.max_bytes_per_second)),
+            parallel: config.parallel.max(1),
+            settle_below: config.settle_below_bytes,
+            max_passes: config.max_passes,
+        }
+    }
+
+    /// Copies all disks while their guest runs: the recovery point, then what the guest wrote over
+    /// it, then what it wrote meanwhile, until little is left. The files are durable afterwards.
+    pub(crate) async fn copy(
+        &self,
+        sources: &[Source],
+        trackers: &[ChangeTracker],
+    ) -> Result<(), JobError> {
+        let total = sources.iter().map(|s| s.disk.size().saturating_add(s.disk.written_bytes()));
+        let working = self.meter.begin(Phase::Copy, total.sum());
+        for source in sources {
+            copy::point(self, source).await?;
+            copy::ranges(self, source, &copy::written(source)).await?;
+        }
+        drop(working);
+        self.copy_changes(sources, trackers).await?;
+        for source in sources {
+            copy::sync(source).await?;
+        }
+        Ok(())
+    }
+
+    /// Pass after pass over what changed, as long as each leaves less to the next.
+    async fn copy_changes(
+        &self,
+        sources: &[Source],
+        trackers: &[ChangeTracker],
+    ) -> Result<(), JobError> {
+        let mut before = u64::MAX;
+        for _ in 0..self.max_passes {
+            let changed: Vec<Vec<Range<u64>>> = trackers.iter().map(ChangeTracker::take).collect();
+            let bytes = changed.iter().flatten().map(|range| range.end - range.start).sum();
+            let _working = self.meter.begin(Phase::Copy, bytes);
+            for (source, ranges) in sources.iter().zip(&changed) {
+                copy::ranges(self, source, ranges).await?;
+            }
+            if bytes <= self.settle_below || bytes >= before {
+                break;
+            }
+            before = bytes;
+        }
+        Ok(())
+    }
+
+    /// Reads the copies back and compares: what the guest never wrote with the recovery point's own
+    /// hashes, the rest with the disk. Blocks of the rest that differ are returned, per disk: the
+    /// guest must have written to them meanwhile.
+    pub(crate) async fn verify(&self, sources: &[Source]) -> Result<Vec<Vec<BlockIdx>>, JobError> {
+        let total = sources.iter().map(|source| source.disk.size()).sum();
+        let _working = self.meter.begin(Phase::Verify, total);
+        let mut suspects = Vec::with_capacity(sources.len());
+        for source in sources {
+            suspects.push(verify::disk(self, source).await?);
+        }
+        Ok(suspects)
+    }
+
+    /// The last pass: writes are held. Copies what changed since the pass before, or all that was
+    /// ever written when that is not known, makes it durable, and compares it.
+    pub(crate) async fn settle(
+        &self,
+        sources: &[Source],
+        trackers: &[ChangeTracker],
+        suspects: &[Vec<BlockIdx>],
+    ) -> Result<(), JobError> {
+        let known = trackers.len() == sources.len();
+        let rest: Vec<Vec<Range<u64>>> = match known {
+            true => trackers.iter().map(ChangeTracker::take).collect(),
+            false => sources.iter().map(copy::written).collect(),
+        };
+        let bytes: u64 = rest.iter().flatten().map(|range| range.end - range.start).sum();
+        let _working = self.meter.begin(Phase::Settle, bytes.saturating_mul(2));
+        for (at, (source, ranges)) in sources.iter().zip(&rest).enumerate() {
+            verify::explain(source, suspects.get(at).map_or(&[], Vec::as_slice), ranges)?;
+            copy::ranges(self, source, ranges).await?;
+            copy::sync(source).await?;
+            verify::ranges(self, source, ranges).await?;
+        }
+        Ok(())
+    }
+
+    /// Does `work` on every piece of `range`, several at a time. The first error ends it.
+    async fn each_piece<T, F>(
+        &self,
+        range: Range<u64>,
+        work: impl Fn(Range<u64>) -> F,
+    ) -> Result<Vec<T>, JobError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, JobError>> + Send + 'static,
+    {
+        let mut running = JoinSet::new();
+        let mut results = Vec::new();
+        for piece in pieces(range) {
+            let bytes = piece.end - piece.start;
+            while running.len() >= self.parallel {
+                results.extend(finish_one(&mut running, self.meter).await?);
+            }
+            let (limiter, work) = (self.limiter.clone(), work(piece));
+            running.spawn(async move {
+                limiter.take(bytes).await;
+                work.await.map(|result| (result, bytes))
+            });
+        }
+        while !running.is_empty() {
+            results.extend(finish_one(&mut running, self.meter).await?);
+        }
+        Ok(results)
+    }
+}
+
+async fn finish_one<T: 'static>(
+    running: &mut JoinSet<Result<(T, u64), JobError>>,
+    meter: &Meter,
+) -> Result<Option<T>, JobError> {
+    let Some(joined) = running.join_next().await else { return Ok(None) };
+    let (result, bytes) = failure::joined(std::future::ready(joined)).await?;
+    meter.add(bytes);
+    Ok(Some(result))
+}
+
+/// `range`, cut where pieces end.
+fn pieces(range: Range<u64>) -> impl Iterator<Item = Range<u64>> {
+    let mut at = range.start;
+    std::iter::from_fn(move || {
+        let end = ((at / MOVER_PIECE + 1) * MOVER_PIECE).min(range.end);
+        (at < range.end).then(|| std::mem::replace(&mut at, end)..end)
+    })
+}
+
+/// Reads a VM's blocks into the cache's ring, as far as it has room: what is pruned before it is
+/// used was read for nothing.
+pub(crate) async fn warm(
+    env: &Env,
+    disks: &[Arc<Disk>],
+    maps: &[DiskMap],
+    meter: &Meter,
+) -> Result<(), JobError> {
+    let mover = Mover::new(env, meter);
+    let _working = meter.begin(Phase::Warm, maps.iter().map(DiskMap::size).sum());
+    let mut room = env.cache.stats().ring_capacity_now;
+    for (disk, map) in disks.iter().zip(maps) {
+        // A quarter of a piece's worth of checks per turn keeps the room honest.
+        for window in windows(map.size()) {
+            if room == 0 {
+                return Ok(());
+            }
+            let (disk, map) = (disk.clone(), map.clone());
+            let work = move |piece| warm_piece(disk.clone(), map.clone(), piece);
+            let warmed: u64 = mover.each_piece(window, work).await?.into_iter().sum();
+            room = room.saturating_sub(warmed);
+        }
+    }
+    Ok(())
+}
+
+/// A disk in windows of 64 pieces.
+fn windows(size: u64) -> impl Iterator<Item = Range<u64>> {
+    let window = MOVER_PIECE * 64;
+    (0..size.div_ceil(window)).map(move |n| n * window..((n + 1) * window).min(size))
+}
+
+async fn warm_piece(disk: Arc<Disk>, map: DiskMap, piece: Range<u64>) -> Result<u64, JobError> {
+    let mut bytes = 0;
+    for idx in indices(map.block_size().touched(piece)) {
+        if !matches!(map.try_entry(idx), Some(MapEntry::Zero)) {
+            let warmed = disk.warm(idx, Priority::Scan).await;
+            bytes += warmed.map_err(|e| failure::disk("read the recovery point", e))?;
+        }
+    }
+    Ok(bytes)
+}
+
+/// Every block of a range of blocks.
+fn indices(range: Range<BlockIdx>) -> impl Iterator<Item = BlockIdx> {
+    (range.start.0..range.end.0).map(BlockIdx)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_tile_a_range() {
+        for (start, end) in [(0, 0), (0, 1), (5, MOVER_PIECE + 1), (MOVER_PIECE, 3 * MOVER_PIECE)] {
+            let mut at = start;
+            for piece in pieces(start..end) {
+                assert_eq!(piece.start, at);
+                assert!(piece.end > piece.start);
+                assert_eq!(piece.start / MOVER_PIECE, (piece.end - 1) / MOVER_PIECE);
+                at = piece.end;
+            }
+            assert_eq!(at, end.max(start));
+        }
+    }
+}

@@ -1,0 +1,152 @@
+use std::fs::File;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+
+use bytes::Bytes;
+use nix::fcntl::{FallocateFlags, fallocate};
+use rekindle_block::{BlockIdx, is_zero};
+use rekindle_cache::Priority;
+use rekindle_disk::Segments;
+use rekindle_repo::{DiskMap, MapEntry};
+
+use super::{MOVER_PIECE, Mover, Source, indices, pieces};
+use crate::{JobError, failure};
+
+/// Bytes that are looked through at most before they are copied.
+const RUN: u64 = 64 * MOVER_PIECE;
+
+/// Writes the recovery point's blocks. Zero blocks stay holes.
+pub(super) async fn point(mover: &Mover<'_>, source: &Source) -> Result<(), JobError> {
+    let (copied, map) = (source.clone(), source.map.clone());
+    let work = move |piece| copy_point(copied.clone(), piece);
+    let mut run: Option<Range<u64>> = None;
+    // Pieces that are all zero are skipped without a task, so that an empty disk of 62 TiB costs
+    // seconds; the others are gathered into runs.
+    for piece in pieces(0..map.size()) {
+        let zero = all_zero(&map, piece.clone()).await?;
+        if zero {
+            mover.meter.add(piece.end - piece.start);
+        } else {
+            run = Some(run.map_or(piece.start, |run| run.start)..piece.end);
+        }
+        if let Some(full) = run.take_if(|run| zero || run.end - run.start >= RUN) {
+            mover.each_piece(full, &work).await?;
+        }
+    }
+    match run {
+        Some(run) => mover.each_piece(run, &work).await.map(drop),
+        None => Ok(()),
+    }
+}
+
+async fn all_zero(map: &DiskMap, piece: Range<u64>) -> Result<bool, JobError> {
+    for idx in indices(map.block_size().touched(piece)) {
+        if entry(map, idx).await? != MapEntry::Zero {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+pub(super) async fn entry(map: &DiskMap, idx: BlockIdx) -> Result<MapEntry, JobError> {
+    if let Some(entry) = map.try_entry(idx) {
+        return Ok(entry);
+    }
+    map.entry(idx).await.map_err(|e| failure::repo("read the disk's map", e))
+}
+
+async fn copy_point(source: Source, piece: Range<u64>) -> Result<(), JobError> {
+    let size = source.map.block_size();
+    let mut blocks: Vec<(u64, Bytes)> = Vec::new();
+    for idx in indices(size.touched(piece)) {
+        if let MapEntry::Stored(block) = entry(&source.map, idx).await? {
+            let read = source.map.read_block(&block).await;
+            let read = read.map_err(|e| failure::repo("read the recovery point", e))?;
+            blocks.push((idx.0 * size.bytes(), read.bytes().clone()));
+        }
+    }
+    failure::blocking(move || {
+        let mut blocks = blocks.iter();
+        blocks
+            .try_for_each(|(at, bytes)| source.file.write_all_at(bytes, *at))
+            .map_err(write_failed)
+    })
+    .await
+}
+
+/// What the guest wrote, in order, in ranges that do not touch.
+pub(super) fn written(source: &Source) -> Vec<Range<u64>> {
+    let unit = source.map.block_size().bytes();
+    let mut ranges: Vec<Range<u64>> = Vec::new();
+    for written in source.disk.written(0) {
+        // Whole blocks, so that a disk full of scattered writes has no more ranges than blocks.
+        let start = written.range.start / unit * unit;
+        let end = (written.range.end.div_ceil(unit) * unit).min(source.disk.size());
+        match ranges.last_mut() {
+            Some(last) if last.end >= start => last.end = last.end.max(end),
+            _ => ranges.push(start..end),
+        }
+    }
+    ranges
+}
+
+/// Writes these ranges of the disk as its guest sees it.
+pub(super) async fn ranges(
+    mover: &Mover<'_>,
+    source: &Source,
+    ranges: &[Range<u64>],
+) -> Result<(), JobError> {
+    for range in ranges {
+        let copied = source.clone();
+        let work = move |piece| copy_merged(copied.clone(), piece);
+        mover.each_piece(range.clone(), work).await?;
+    }
+    Ok(())
+}
+
+async fn copy_merged(source: Source, piece: Range<u64>) -> Result<(), JobError> {
+    let start = piece.start;
+    let merged = read_merged(&source, piece).await?;
+    failure::blocking(move || write_merged(&source.file, start, &merged)).await
+}
+
+/// Bytes as the guest sees them.
+pub(super) async fn read_merged(source: &Source, piece: Range<u64>) -> Result<Segments, JobError> {
+    let read = source.disk.read(piece, Priority::Scan).await;
+    read.map_err(|e| failure::disk("read the disk", e))
+}
+
+fn write_merged(file: &File, start: u64, merged: &Segments) -> Result<(), JobError> {
+    let mut at = start;
+    for bytes in merged {
+        if is_zero(bytes) {
+            punch(file, at, bytes)?;
+        } else {
+            file.write_all_at(bytes, at).map_err(write_failed)?;
+        }
+        at += bytes.len() as u64;
+    }
+    Ok(())
+}
+
+/// Zeros as a hole, over whatever an earlier pass wrote; as bytes where there are no holes.
+fn punch(file: &File, at: u64, zeros: &Bytes) -> Result<(), JobError> {
+    let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+    let (start, len) = (i64::try_from(at), i64::try_from(zeros.len()));
+    let punched = match (start, len) {
+        (Ok(start), Ok(len)) if len > 0 => fallocate(file, flags, start, len).is_ok(),
+        _ => false,
+    };
+    if punched { Ok(()) } else { file.write_all_at(zeros, at).map_err(write_failed) }
+}
+
+/// Makes a copy durable.
+pub(super) async fn sync(source: &Source) -> Result<(), JobError> {
+    let file = source.file.clone();
+    failure::blocking(move || file.sync_data().map_err(|e| JobError::io("sync the destination", e)))
+        .await
+}
+
+pub(super) fn write_failed(error: std::io::Error) -> JobError {
+    JobError::io("write the destination", error)
+}

@@ -1,0 +1,165 @@
+use std::fs::File;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+
+use nix::errno::Errno;
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+use nix::unistd::{Whence, lseek};
+use rekindle_block::{BlockHash, BlockIdx, BlockSize, is_zero};
+use rekindle_disk::Segments;
+use rekindle_repo::MapEntry;
+
+use super::{BlockSet, Mover, Source, copy, indices};
+use crate::{JobError, failure};
+
+/// What a block of a copy must be.
+enum Expected {
+    /// So many bytes of this hash, zeros behind.
+    Point {
+        hash: BlockHash,
+        len: usize,
+    },
+    Zero,
+    /// These bytes.
+    Disk(Segments),
+}
+
+/// Compares a whole copy. Returns blocks that the guest has written to and that differ.
+pub(super) async fn disk(mover: &Mover<'_>, source: &Source) -> Result<Vec<BlockIdx>, JobError> {
+    let size = source.map.block_size();
+    let written = source.disk.written(0).map(|written| written.range);
+    let written = std::sync::Arc::new(BlockSet::touched(size, written));
+    let end = source.disk.size();
+    let copied = source.clone();
+    let work = move |piece: Range<u64>| {
+        let (source, written) = (copied.clone(), written.clone());
+        async move { compare(&source, piece, |idx| written.contains(idx)).await }
+    };
+    let found = mover.each_piece(0..end, work).await?;
+    Ok(found.into_iter().flatten().collect())
+}
+
+/// Compares these ranges with the disk, whose guest's writes are held. Nothing may differ.
+pub(super) async fn ranges(
+    mover: &Mover<'_>,
+    source: &Source,
+    ranges: &[Range<u64>],
+) -> Result<(), JobError> {
+    for range in ranges {
+        let copied = source.clone();
+        let work = move |piece: Range<u64>| {
+            let source = copied.clone();
+            async move { compare(&source, piece, |_| true).await }
+        };
+        let differ = mover.each_piece(range.clone(), work).await?;
+        if let Some(idx) = differ.into_iter().flatten().next() {
+            return Err(differs(idx, source.map.block_size()));
+        }
+    }
+    Ok(())
+}
+
+/// Blocks that differed must have been written to since, and so be in what is copied now.
+pub(super) fn explain(
+    source: &Source,
+    suspects: &[BlockIdx],
+    ranges: &[Range<u64>],
+) -> Result<(), JobError> {
+    let size = source.map.block_size();
+    let changed = BlockSet::touched(size, ranges.iter().cloned());
+    match suspects.iter().find(|idx| !changed.contains(**idx)) {
+        Some(idx) => Err(differs(*idx, size)),
+        None => Ok(()),
+    }
+}
+
+fn differs(idx: BlockIdx, size: BlockSize) -> JobError {
+    JobError::Corrupt {
+        what: "verify the destination".into(),
+        source: anyhow::anyhow!("it differs at byte {}", idx.0 * size.bytes()),
+    }
+}
+
+/// Reads a piece of the copy back and compares it, block by block. A block of the recovery point
+/// that differs is an error; blocks that the guest has written to are returned.
+async fn compare(
+    source: &Source,
+    piece: Range<u64>,
+    by_disk: impl Fn(BlockIdx) -> bool,
+) -> Result<Vec<BlockIdx>, JobError> {
+    let size = source.map.block_size();
+    let mut blocks = Vec::new();
+    for idx in indices(size.touched(piece.clone())) {
+        let start = (idx.0 * size.bytes()).max(piece.start);
+        let range = start..((idx.0 + 1) * size.bytes()).min(piece.end);
+        let expected = match by_disk(idx) {
+            true => Expected::Disk(copy::read_merged(source, range.clone()).await?),
+            false => match copy::entry(&source.map, idx).await? {
+                MapEntry::Zero => Expected::Zero,
+                MapEntry::Stored(block) => {
+                    Expected::Point { hash: block.hash(), len: block.plain_len() as usize }
+                }
+            },
+        };
+        blocks.push((idx, range, expected));
+    }
+    let file = source.file.clone();
+    failure::blocking(move || {
+        let mut differ = Vec::new();
+        for (idx, range, expected) in blocks {
+            let hole = matches!(expected, Expected::Zero) && is_hole(&file, &range);
+            let same = hole || expected.holds(&read_back(&file, range)?);
+            match expected {
+                Expected::Point { .. } | Expected::Zero if !same => return Err(differs(idx, size)),
+                Expected::Disk(_) if !same => differ.push(idx),
+                Expected::Point { .. } | Expected::Zero | Expected::Disk(_) => {}
+            }
+        }
+        Ok(differ)
+    })
+    .await
+}
+
+/// Whether nothing is stored in the range, so that it need not be read to be known as zeros.
+fn is_hole(file: &File, range: &Range<u64>) -> bool {
+    let Ok(start) = i64::try_from(range.start) else { return false };
+    // Moves the file's position, which nobody uses: all I/O here names its offset.
+    match lseek(file, start, Whence::SeekData) {
+        Ok(data) => u64::try_from(data).is_ok_and(|data| data >= range.end),
+        Err(errno) => errno == Errno::ENXIO,
+    }
+}
+
+/// Bytes as the destination's device has them: what the page cache holds of them is dropped first,
+/// as far as it is clean.
+fn read_back(file: &File, range: Range<u64>) -> Result<Vec<u8>, JobError> {
+    let len = range.end - range.start;
+    let failed = |e| JobError::io("read the destination back", e);
+    if let (Ok(start), Ok(len)) = (i64::try_from(range.start), i64::try_from(len)) {
+        // Advice: where it is not taken, the comparison still holds for what a reader would get.
+        let _ = posix_fadvise(file, start, len, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
+    }
+    let mut bytes = vec![0; len as usize];
+    file.read_exact_at(&mut bytes, range.start).map_err(failed)?;
+    Ok(bytes)
+}
+
+impl Expected {
+    fn holds(&self, found: &[u8]) -> bool {
+        match self {
+            Self::Zero => is_zero(found),
+            Self::Point { hash, len } => {
+                let (block, behind) = found.split_at((*len).min(found.len()));
+                BlockHash::of(block) == *hash && is_zero(behind)
+            }
+            Self::Disk(segments) => {
+                let mut rest = found;
+                segments.iter().all(|bytes| {
+                    let (head, tail) = rest.split_at(bytes.len().min(rest.len()));
+                    rest = tail;
+                    head == bytes.as_ref()
+                }) && rest.is_empty()
+            }
+        }
+    }
+}

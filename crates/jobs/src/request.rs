@@ -1,0 +1,321 @@
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use rekindle_nfs::ClientNet;
+use serde::{Deserialize, Serialize};
+
+use crate::JobError;
+
+/// The most characters a VM's name may have (vSphere: fewer than 80).
+pub(crate) const NAME_MAX: usize = 79;
+/// The most client addresses one export may be open to.
+pub(crate) const CLIENTS_MAX: usize = 256;
+/// The most networks a request may map.
+const NETWORKS_MAX: usize = 64;
+/// The longest text that a request may carry in any one field, in bytes.
+const TEXT_MAX: usize = 1024;
+/// The longest time limit of a live mount: a year.
+const EXPIRY_MAX_SECONDS: u64 = 366 * 86_400;
+
+/// What is asked for: which recovery point to run where, and how it is to end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecoveryRequest {
+    /// A recovery point's id, or a VM's name for its latest point.
+    pub point: String,
+    /// The repository to look in; all of them when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repository: Option<String>,
+    /// Whether the VM is to stay.
+    #[serde(default)]
+    pub mode: Mode,
+    /// Where the VM runs.
+    pub target: TargetRef,
+    /// The recovered VM's name; `<original>_<n>` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Where a live recovery ends. May be given at `finish` instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub migrate: Option<Destination>,
+    /// When the migration starts; by default by itself on vSphere, at `finish` elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub migration: Option<MigrationStart>,
+    /// After how many seconds a live mount discards itself; the configured default when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_in_seconds: Option<u64>,
+    /// Whether a vSphere target powers the VM on; true when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub power_on: Option<bool>,
+    /// What becomes of the VM's network adapters; by default a live recovery keeps them and a
+    /// live mount, whose original may still run, disconnects them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub networks: Option<Networks>,
+    /// Whether the VM keeps its identity; by default a live recovery does and a live mount gets
+    /// a new one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uuid: Option<UuidPolicy>,
+}
+
+/// How a recovery ends if all goes well.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// Ends migrated: the VM and what its guest wrote stay.
+    #[default]
+    LiveRecovery,
+    /// Ends discarded, by request or by itself at a time limit.
+    LiveMount,
+}
+
+/// Where the VM runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum TargetRef {
+    /// Nowhere yet: the VM's folder is served over NFS, and whoever may mount it runs the VM.
+    Export {
+        /// The addresses that may mount the export, or networks of them. Nobody else gets in.
+        clients: Vec<ClientNet>,
+    },
+    /// A configured vCenter or ESXi host.
+    Vsphere {
+        /// The target's name in the configuration.
+        name: String,
+        /// The host's name or address; the target's own default when absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        host: Option<String>,
+    },
+}
+
+/// Where a migration writes the VM.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Destination {
+    /// Another datastore of the vSphere target, by name.
+    Datastore(String),
+    /// A directory on the appliance: absolute, and absent or empty.
+    Directory(PathBuf),
+}
+
+/// When the migration of a live recovery starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MigrationStart {
+    /// By itself, once the VM serves and the mover has read it.
+    Automatic,
+    /// When `finish` is called.
+    Manual,
+}
+
+/// What becomes of the network adapters.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Networks {
+    /// As the VM was backed up.
+    Keep,
+    /// Present, but not connected at power-on.
+    Disconnect,
+    /// From the VM's network names to the target's; those not named are disconnected.
+    Map(BTreeMap<String, String>),
+}
+
+/// Whether the recovered VM is the backed-up one or another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UuidPolicy {
+    /// The same: its BIOS UUID stays.
+    Keep,
+    /// Another: the host makes a new UUID, without asking.
+    New,
+}
+
+/// How a job that serves is to end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Finish {
+    /// Move the VM to where it stays, verify it, then clean up.
+    Migrate {
+        /// Where; what the request said when absent.
+        #[serde(default)]
+        to: Option<Destination>,
+    },
+    /// Throw away what the guest wrote, and clean up.
+    Discard,
+}
+
+impl RecoveryRequest {
+    /// Refuses what could never work, whatever the state of the appliance. No I/O.
+    pub fn validate(&self) -> Result<(), JobError> {
+        text("point", &self.point)?;
+        for (field, value) in [("repository", &self.repository), ("name", &self.name)] {
+            if let Some(value) = value {
+                text(field, value)?;
+            }
+        }
+        if let Some(name) = &self.name {
+            vm_name(name)?;
+        }
+        self.target.validate()?;
+        self.validate_end()?;
+        match &self.networks {
+            Some(Networks::Map(map)) => networks(map),
+            Some(Networks::Keep | Networks::Disconnect) | None => Ok(()),
+        }
+    }
+
+    /// How it ends must fit how it runs.
+    fn validate_end(&self) -> Result<(), JobError> {
+        if let Some(destination) = &self.migrate {
+            destination.validate(&self.target)?;
+        }
+        if self.mode == Mode::LiveMount && (self.migrate.is_some() || self.migration.is_some()) {
+            return Err(JobError::refused(
+                "mount_is_not_migrated",
+                "a live mount ends discarded; ask for mode live_recovery to migrate",
+            ));
+        }
+        if self.migration == Some(MigrationStart::Automatic) && self.migrate.is_none() {
+            return Err(JobError::refused(
+                "destination_missing",
+                "an automatic migration needs `migrate`: a datastore or a directory",
+            ));
+        }
+        match (self.mode, self.expires_in_seconds) {
+            (Mode::LiveRecovery, Some(_)) => Err(JobError::refused(
+                "recovery_does_not_expire",
+                "a live recovery does not expire; ask for mode live_mount",
+            )),
+            (Mode::LiveMount, Some(seconds)) if !(1..=EXPIRY_MAX_SECONDS).contains(&seconds) => {
+                Err(JobError::refused(
+                    "bad_expiry",
+                    format!("expires_in_seconds must be from 1 to {EXPIRY_MAX_SECONDS}"),
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the migration starts by itself.
+    pub(crate) fn migrates_by_itself(&self) -> bool {
+        let by_default = match self.migrate {
+            Some(Destination::Datastore(_)) => MigrationStart::Automatic,
+            Some(Destination::Directory(_)) | None => MigrationStart::Manual,
+        };
+        self.migration.unwrap_or(by_default) == MigrationStart::Automatic
+    }
+
+    pub(crate) fn networks(&self) -> Networks {
+        self.networks.clone().unwrap_or(match self.mode {
+            Mode::LiveRecovery => Networks::Keep,
+            Mode::LiveMount => Networks::Disconnect,
+        })
+    }
+
+    pub(crate) fn uuid(&self) -> UuidPolicy {
+        self.uuid.unwrap_or(match self.mode {
+            Mode::LiveRecovery => UuidPolicy::Keep,
+            Mode::LiveMount => UuidPolicy::New,
+        })
+    }
+
+    pub(crate) fn power_on(&self) -> bool {
+        self.power_on.unwrap_or(true)
+    }
+}
+
+impl TargetRef {
+    fn validate(&self) -> Result<(), JobError> {
+        match self {
+            Self::Export { clients } => {
+                if clients.is_empty() || clients.len() > CLIENTS_MAX {
+                    return Err(JobError::refused(
+                        "bad_clients",
+                        format!("an export needs 1 to {CLIENTS_MAX} client addresses"),
+                    ));
+                }
+                Ok(())
+            }
+            Self::Vsphere { name, host } => {
+                text("target.name", name)?;
+                host.as_deref().map_or(Ok(()), |host| text("target.host", host))
+            }
+        }
+    }
+}
+
+impl Destination {
+    /// Refuses a destination that the target cannot reach. No I/O.
+    pub(crate) fn validate(&self, target: &TargetRef) -> Result<(), JobError> {
+        match (self, target) {
+            (Self::Datastore(name), TargetRef::Vsphere { .. }) => text("migrate.datastore", name),
+            (Self::Datastore(_), TargetRef::Export { .. }) => Err(JobError::refused(
+                "destination_unreachable",
+                "an export is migrated to a directory; a datastore needs a vsphere target",
+            )),
+            (Self::Directory(_), TargetRef::Vsphere { .. }) => Err(JobError::refused(
+                "destination_unreachable",
+                "a VM on vSphere is migrated to a datastore; a directory needs an export target",
+            )),
+            (Self::Directory(path), TargetRef::Export { .. }) => directory(path),
+        }
+    }
+}
+
+fn directory(path: &std::path::Path) -> Result<(), JobError> {
+    use std::path::Component;
+    let plain = path.components().all(|c| matches!(c, Component::RootDir | Component::Normal(_)));
+    let fits = path.as_os_str().len() <= TEXT_MAX && path.to_str().is_some_and(is_printable);
+    if !path.is_absolute() || !plain || !fits || path.file_name().is_none() {
+        return Err(JobError::refused(
+            "bad_directory",
+            format!("the directory must be an absolute path without `..`: {}", path.display()),
+        ));
+    }
+    Ok(())
+}
+
+/// A VM's name: what vSphere takes, and no path separators.
+fn vm_name(name: &str) -> Result<(), JobError> {
+    let fits = name.chars().count() <= NAME_MAX;
+    let starts_well = !name.starts_with(['.', ' ']) && !name.ends_with(' ');
+    if fits && starts_well && !name.contains(['/', '\\', '%', '"']) {
+        return Ok(());
+    }
+    Err(JobError::refused(
+        "bad_name",
+        format!(
+            "a VM's name has at most {NAME_MAX} characters, none of / \\ % \", and starts with \
+             neither a dot nor a space"
+        ),
+    ))
+}
+
+fn networks(map: &BTreeMap<String, String>) -> Result<(), JobError> {
+    if map.len() > NETWORKS_MAX {
+        return Err(JobError::refused(
+            "bad_networks",
+            format!("at most {NETWORKS_MAX} networks can be mapped"),
+        ));
+    }
+    map.iter().try_for_each(|(from, to)| {
+        text("networks.map", from)?;
+        text("networks.map", to)?;
+        if from.contains('"') || to.contains('"') {
+            return Err(JobError::refused("bad_networks", "a network's name has no quotes"));
+        }
+        Ok(())
+    })
+}
+
+fn text(field: &str, value: &str) -> Result<(), JobError> {
+    if value.is_empty() || value.len() > TEXT_MAX || !is_printable(value) {
+        return Err(JobError::refused(
+            "bad_text",
+            format!("{field} must have 1 to {TEXT_MAX} bytes and no control characters"),
+        ));
+    }
+    Ok(())
+}
+
+fn is_printable(text: &str) -> bool {
+    !text.chars().any(char::is_control)
+}

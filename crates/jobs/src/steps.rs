@@ -1,0 +1,159 @@
+//! What each step of a job does, and how it is taken back. Every function here may be called again
+//! after it was cut short anywhere.
+
+mod cutover;
+pub(crate) mod export;
+pub(crate) mod files;
+mod host;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::admission::{Turn, Verdict};
+use crate::env::Env;
+use crate::failure;
+use crate::journal::Record;
+use crate::live::{Live, disk_id};
+use crate::progress::Meter;
+use crate::{JobError, Outcome, Step};
+
+/// How often a queued job looks whether space came free by itself.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
+
+/// What the driver shows while a step runs.
+#[derive(Default)]
+pub(crate) struct Status {
+    pub(crate) meter: Meter,
+    pub(crate) waits_for: Mutex<Option<String>>,
+}
+
+/// What a step found out, for the record.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    pub(crate) datastore: Option<String>,
+    pub(crate) host_vm: Option<String>,
+    pub(crate) migrated_to: Option<String>,
+    pub(crate) pause_ms: Option<u64>,
+    pub(crate) notes: Vec<String>,
+}
+
+/// A job as its steps see it.
+pub(crate) struct Work<'a> {
+    pub(crate) env: &'a Arc<Env>,
+    pub(crate) record: &'a Record,
+    pub(crate) live: &'a mut Live,
+    pub(crate) status: &'a Status,
+}
+
+impl Work<'_> {
+    /// Does the step.
+    pub(crate) async fn apply(mut self, step: Step) -> Result<Found, JobError> {
+        match step {
+            Step::Admit => self.admit().await,
+            Step::Open => self.live.point(self.env, self.record).await.map(|_| Found::default()),
+            Step::Overlay => self.make_overlays().await,
+            Step::Export => export::add(self.env, self.record).await.map(|_| Found::default()),
+            Step::Files => self.write_files().await,
+            Step::Mount => self.mount().await,
+            Step::Register => self.register().await,
+            Step::PowerOn => self.power_on().await,
+            Step::Warm => self.warm().await,
+            Step::Relocate => self.relocate().await,
+            Step::Depart => self.depart().await,
+            Step::Copy => self.copy().await,
+            Step::Verify => self.verify().await,
+            Step::Freeze => self.freeze().await,
+            Step::Settle => self.settle().await,
+            Step::Publish => self.publish().await,
+        }
+    }
+
+    /// Takes the step back.
+    pub(crate) async fn undo(mut self, step: Step) -> Result<Found, JobError> {
+        match step {
+            Step::Admit => self.env.gate.leave(&turn(self.record)),
+            Step::Overlay => self.discard_overlays().await?,
+            Step::Export => export::remove(self.env, self.record).await?,
+            Step::Files => self.remove_files().await?,
+            Step::Mount => self.unmount().await?,
+            Step::Register => self.unregister().await?,
+            Step::PowerOn => self.power_off().await?,
+            Step::Relocate => return self.stop_relocating().await,
+            Step::Copy => self.remove_copy().await?,
+            Step::Freeze => self.thaw(),
+            // They leave nothing behind, or what must stay.
+            Step::Open
+            | Step::Warm
+            | Step::Depart
+            | Step::Verify
+            | Step::Settle
+            | Step::Publish => {}
+        }
+        Ok(Found::default())
+    }
+
+    /// Waits for a turn and for space.
+    async fn admit(&mut self) -> Result<Found, JobError> {
+        let turn = turn(self.record);
+        self.env.gate.join_again(&turn);
+        loop {
+            let changed = self.env.gate.changed();
+            let free = self.env.free()?;
+            let used = |job: &crate::JobId| self.env.overlays.used(job);
+            let most = self.env.config.max_active;
+            match self.env.gate.ask(&turn, self.record.reserve, free, used, most) {
+                Verdict::Go => break,
+                Verdict::Wait(what) => *self.status.waits_for.lock() = Some(what),
+                Verdict::Never { missing } => {
+                    let place = "the overlays' file system".into();
+                    return Err(JobError::Full { place, missing });
+                }
+            }
+            // Space comes free without a word when something else deletes files.
+            let _ = tokio::time::timeout(ASK_AGAIN, changed).await;
+        }
+        *self.status.waits_for.lock() = None;
+        Ok(Found::default())
+    }
+
+    async fn make_overlays(&mut self) -> Result<Found, JobError> {
+        let (disks, wanted) = (self.env.disks.clone(), self.record.disks.clone());
+        failure::blocking(move || {
+            for disk in wanted {
+                let made = disks.create(&disk_id(&disk.id)?, disk.size);
+                made.map_err(|e| failure::disk("make the overlay", e))?;
+            }
+            Ok(())
+        })
+        .await?;
+        self.live.disks(self.env, self.record).await.map(|_| Found::default())
+    }
+
+    async fn discard_overlays(&mut self) -> Result<(), JobError> {
+        let (disks, mine) = (self.env.disks.clone(), self.record.disks.clone());
+        failure::blocking(move || {
+            for disk in mine {
+                let gone = disks.discard(&disk_id(&disk.id)?);
+                gone.map_err(|e| failure::disk("discard the overlay", e))?;
+            }
+            Ok(())
+        })
+        .await?;
+        // Only now: a write that was held must fail, not be acknowledged and then lost.
+        self.live.drop_disks();
+        self.env.overlays.forget(&self.record.id);
+        Ok(())
+    }
+
+    /// Whether the VM is where it stays, so that nothing of it may be touched.
+    fn has_migrated(&self) -> bool {
+        self.record.outcome == Some(Outcome::Migrated)
+    }
+}
+
+/// A job's place in the queue.
+pub(crate) fn turn(record: &Record) -> Turn {
+    (record.created_at, record.id.clone())
+}

@@ -1,0 +1,192 @@
+//! The steps of the mover: into the cache, or to a directory.
+//!
+//! A migration to a directory copies and verifies while the guest runs, and then holds its writes:
+//! nothing that the guest was told is written can be missing from the copy, and should the last
+//! pass fail, the guest simply goes on. It sees a pause, never an error.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rekindle_disk::Disk;
+use rekindle_image::Vmx;
+
+use super::{Found, Work, export, files};
+use crate::mover::{self, Mover, Source};
+use crate::staging::Staging;
+use crate::{JobError, failure};
+
+impl Work<'_> {
+    pub(super) async fn warm(&mut self) -> Result<Found, JobError> {
+        if !self.live.warmed {
+            let point = self.live.point(self.env, self.record).await?;
+            let disks = self.live.disks(self.env, self.record).await?;
+            mover::warm(self.env, &disks, &point.maps, &self.status.meter).await?;
+            self.live.warmed = true;
+        }
+        Ok(Found::default())
+    }
+
+    fn staging(&self) -> Result<Staging, JobError> {
+        let directory = self.record.directory().ok_or_else(|| {
+            JobError::refused("destination_missing", "no directory to migrate to")
+        })?;
+        Ok(Staging::new(directory, &self.record.id))
+    }
+
+    /// The disks with their maps and the files they are copied to.
+    async fn sources(&mut self) -> Result<(Vec<Source>, Vec<Arc<Disk>>), JobError> {
+        let point = self.live.point(self.env, self.record).await?;
+        let disks = self.live.disks(self.env, self.record).await?;
+        let staging = self.staging()?;
+        let records = self.record.disks.clone();
+        let opened = disks.clone();
+        let sources = failure::blocking(move || {
+            let each = records.iter().zip(&opened).zip(&point.maps);
+            each.map(|((record, disk), map)| {
+                Ok(Source {
+                    disk: disk.clone(),
+                    map: map.clone(),
+                    file: Arc::new(staging.open(&record.extent, disk.size())?),
+                })
+            })
+            .collect()
+        });
+        Ok((sources.await?, disks))
+    }
+
+    fn mover(&self) -> Mover<'_> {
+        Mover::new(self.env, &self.status.meter)
+    }
+
+    /// Copies all of the VM, and then again what changed meanwhile, until little is left.
+    pub(super) async fn copy(&mut self) -> Result<Found, JobError> {
+        self.check_snapshots().await?;
+        let staging = self.staging()?;
+        failure::blocking(move || staging.make_afresh()).await?;
+        let (sources, disks) = self.sources().await?;
+        // Before anything is read: what is written from now on is in the next pass.
+        self.live.trackers = disks.iter().map(|disk| disk.track_changes()).collect();
+        self.mover().copy(&sources, &self.live.trackers).await?;
+        Ok(Found::default())
+    }
+
+    /// Reads the copy back and compares it with point and overlay.
+    pub(super) async fn verify(&mut self) -> Result<Found, JobError> {
+        let (sources, _) = self.sources().await?;
+        self.live.suspects = self.mover().verify(&sources).await?;
+        if self.live.trackers.is_empty() {
+            // After a restart nobody knows what changed: the last pass takes all that was written.
+            self.live.suspects.clear();
+        }
+        Ok(Found::default())
+    }
+
+    pub(super) async fn freeze(&mut self) -> Result<Found, JobError> {
+        let disks = self.live.disks(self.env, self.record).await?;
+        self.live.hold(&disks).await;
+        Ok(Found::default())
+    }
+
+    /// Only a migration that was given up lets the guest write again: after one that was not, what
+    /// it wrote would be lost.
+    pub(super) fn thaw(&mut self) {
+        if !self.record.plan.is_unwinding() {
+            self.live.release();
+        }
+    }
+
+    /// The last pass, with the guest's writes held: what changed last, compared as well, and the
+    /// small files. Then all of it is made durable.
+    pub(super) async fn settle(&mut self) -> Result<Found, JobError> {
+        let (sources, disks) = self.sources().await?;
+        // A restart may have come between: no write may pass.
+        self.live.hold(&disks).await;
+        let trackers = std::mem::take(&mut self.live.trackers);
+        let suspects = std::mem::take(&mut self.live.suspects);
+        self.mover().settle(&sources, &trackers, &suspects).await?;
+        let files = self.final_files(&disks).await?;
+        let staging = self.staging()?;
+        failure::blocking(move || {
+            files.iter().try_for_each(|file| staging.write(file))?;
+            staging.sync()
+        })
+        .await?;
+        Ok(Found::default())
+    }
+
+    pub(super) async fn publish(&mut self) -> Result<Found, JobError> {
+        let staging = self.staging()?;
+        let to = staging.directory().display().to_string();
+        failure::blocking(move || staging.publish()).await?;
+        let pause = self.live.held_since.map(|at| at.elapsed().as_millis());
+        Ok(Found {
+            migrated_to: Some(to),
+            pause_ms: pause.and_then(|ms| u64::try_from(ms).ok()),
+            ..Found::default()
+        })
+    }
+
+    /// Removes what was not published. What was has another name by now, and stays.
+    pub(super) async fn remove_copy(&mut self) -> Result<(), JobError> {
+        self.live.trackers.clear();
+        let staging = self.staging()?;
+        failure::blocking(move || staging.remove()).await
+    }
+
+    /// A client that made snapshots writes to files of its own; a copy of the disks alone would
+    /// miss what is in them.
+    async fn check_snapshots(&self) -> Result<(), JobError> {
+        let Some(text) = self.read_exported(&files::vmx_path(self.record)).await? else {
+            return Ok(());
+        };
+        let vmx = Vmx::parse(&text)
+            .map_err(|e| JobError::conflict("bad_vmx", format!("the VM's configuration: {e}")))?;
+        for disk in &self.record.disks {
+            let named = vmx.get(&format!("{}.fileName", disk.key)).unwrap_or_default();
+            let named = named.rsplit('/').next().unwrap_or_default();
+            if named != disk.descriptor {
+                return Err(JobError::conflict(
+                    "vm_has_snapshots",
+                    format!("{} is {named} now: remove the VM's snapshots first", disk.key),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// A small file of the export as the client left it.
+    async fn read_exported(&self, path: &Path) -> Result<Option<Vec<u8>>, JobError> {
+        let (export, path) = (export::get(self.env, self.record)?, path.to_owned());
+        failure::blocking(move || {
+            export.read_file(&path).map_err(|e| failure::nfs("read a file of the export", e))
+        })
+        .await
+    }
+
+    /// The configuration and the firmware's variables as the client left them, and descriptors of
+    /// the disks as large as they are now.
+    async fn final_files(
+        &mut self,
+        disks: &[Arc<Disk>],
+    ) -> Result<Vec<files::SmallFile>, JobError> {
+        let point = self.live.point(self.env, self.record).await?;
+        let (mut files, _) = files::small_files(&point.manifest, self.record)?;
+        let sizes: Vec<u64> = disks.iter().map(|disk| disk.size()).collect();
+        let size = |wanted: &crate::journal::DiskRecord| {
+            let at = self.record.disks.iter().position(|disk| disk.id == wanted.id);
+            at.and_then(|at| sizes.get(at)).copied().unwrap_or(wanted.size)
+        };
+        let descriptors = files::descriptors(&point.manifest, self.record, size);
+        files.retain(|file| descriptors.iter().all(|d| d.name != file.name));
+        files.extend(descriptors);
+        for path in [files::vmx_path(self.record), files::nvram_path(self.record)] {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if let Some(bytes) = self.read_exported(&path).await? {
+                let mode = files.iter().find(|f| f.name == name).map_or(0o600, |f| f.mode);
+                files.retain(|file| file.name != name);
+                files.push(files::SmallFile { name, bytes, mode });
+            }
+        }
+        Ok(files)
+    }
+}

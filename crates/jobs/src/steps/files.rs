@@ -1,0 +1,158 @@
+//! The VM's folder: configuration, descriptors, disks, firmware variables.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rekindle_disk::Disk;
+use rekindle_nfs::Export;
+use rekindle_repo::PointManifest;
+
+use super::{Found, Work, export};
+use crate::descriptor::Descriptor;
+use crate::journal::{DiskRecord, Record};
+use crate::live::disk_id;
+use crate::vmx::Rewrite;
+use crate::{JobError, failure};
+
+/// Permissions as ESXi gives them to its own files.
+const VMX_MODE: u32 = 0o755;
+const FILE_MODE: u32 = 0o600;
+
+/// A small file of a VM's folder.
+pub(crate) struct SmallFile {
+    pub(crate) name: String,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) mode: u32,
+}
+
+impl Work<'_> {
+    pub(super) async fn write_files(&mut self) -> Result<Found, JobError> {
+        let point = self.live.point(self.env, self.record).await?;
+        let disks = self.live.disks(self.env, self.record).await?;
+        let (files, notes) = small_files(&point.manifest, self.record)?;
+        let folder = Folder {
+            export: export::get(self.env, self.record)?,
+            path: PathBuf::from(&self.record.place.folder),
+        };
+        let records = self.record.disks.clone();
+        failure::blocking(move || folder.fill(&files, &records, &disks)).await?;
+        Ok(Found { notes, ..Found::default() })
+    }
+
+    /// Removes the folder with all that the client put there, also when the export is gone already.
+    pub(super) async fn remove_files(&mut self) -> Result<(), JobError> {
+        let name = PathBuf::from(&self.record.place.folder);
+        let dir = self.env.folder(self.record);
+        let served = self.env.exports.get(&self.record.place.export);
+        failure::blocking(move || match served {
+            Some(export) => {
+                export.remove_tree(&name).map_err(|e| failure::nfs("remove the VM's folder", e))
+            }
+            None => export::remove_dir(&dir),
+        })
+        .await
+    }
+}
+
+/// A VM's folder in an export.
+struct Folder {
+    export: Arc<Export>,
+    path: PathBuf,
+}
+
+impl Folder {
+    /// The disks come last: a folder with its extents is complete.
+    fn fill(
+        &self,
+        files: &[SmallFile],
+        records: &[DiskRecord],
+        disks: &[Arc<Disk>],
+    ) -> Result<(), JobError> {
+        let failed = |e| failure::nfs("write the VM's folder", e);
+        self.export.make_dir(&self.path).map_err(failed)?;
+        for file in files {
+            let path = self.path.join(&file.name);
+            self.export.put_file(&path, &file.bytes, file.mode).map_err(failed)?;
+        }
+        for (record, disk) in records.iter().zip(disks) {
+            let path = self.path.join(&record.extent);
+            let attached = self.export.attach_disk(&path, &disk_id(&record.id)?, disk.clone());
+            attached.map_err(failed)?;
+        }
+        Ok(())
+    }
+}
+
+/// All files of the folder but the extents, and what a person should know about them.
+pub(crate) fn small_files(
+    point: &PointManifest,
+    record: &Record,
+) -> Result<(Vec<SmallFile>, Vec<String>), JobError> {
+    let stem = &record.place.folder;
+    let networks = record.request.networks();
+    let rewrite = Rewrite {
+        name: &record.name,
+        stem,
+        networks: &networks,
+        uuid: record.request.uuid(),
+        disks: record.disks.iter().map(|d| (d.key.as_str(), d.descriptor.as_str())).collect(),
+        nvram: point.nvram.is_some(),
+    };
+    let rewritten = rewrite.apply(&point.vmx)?;
+    let mut files = descriptors(point, record, |disk| disk.size);
+    if let Some(nvram) = &point.nvram {
+        let name = format!("{stem}.nvram");
+        files.push(SmallFile { name, bytes: nvram.to_vec(), mode: FILE_MODE });
+    }
+    let name = format!("{stem}.vmx");
+    files.push(SmallFile { name, bytes: rewritten.bytes, mode: VMX_MODE });
+    Ok((files, rewritten.notes))
+}
+
+/// The descriptors of disks that have the sizes that `size` tells.
+pub(crate) fn descriptors(
+    point: &PointManifest,
+    record: &Record,
+    size: impl Fn(&DiskRecord) -> u64,
+) -> Vec<SmallFile> {
+    let descriptor = |disk: &DiskRecord| {
+        let adapter = point.disks.get(disk.index).map_or("", |d| d.adapter.as_str());
+        let hash = blake3_of(&disk.id);
+        let text = Descriptor {
+            extent: &disk.extent,
+            size: size(disk),
+            adapter: ddb_adapter(adapter),
+            content: hash,
+        };
+        let bytes = text.text().into_bytes();
+        SmallFile { name: disk.descriptor.clone(), bytes, mode: FILE_MODE }
+    };
+    record.disks.iter().map(descriptor).collect()
+}
+
+/// The adapter in a descriptor, from the controller's kind. There are fewer words for it than kinds
+/// of controllers; ESXi itself writes `lsilogic` for all the others.
+fn ddb_adapter(controller: &str) -> &'static str {
+    match controller {
+        "ide" => "ide",
+        "buslogic" => "buslogic",
+        _ => "lsilogic",
+    }
+}
+
+/// A content id that stays the same when the step is done again.
+fn blake3_of(id: &str) -> [u8; 16] {
+    let mut first = [0; 16];
+    first.copy_from_slice(&rekindle_block::BlockHash::of(id.as_bytes()).as_bytes()[..16]);
+    first
+}
+
+/// The path of a VM's configuration within its export.
+pub(crate) fn vmx_path(record: &Record) -> PathBuf {
+    Path::new(&record.place.folder).join(format!("{}.vmx", record.place.folder))
+}
+
+/// The same for the firmware's variables.
+pub(crate) fn nvram_path(record: &Record) -> PathBuf {
+    Path::new(&record.place.folder).join(format!("{}.nvram", record.place.folder))
+}

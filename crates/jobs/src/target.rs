@@ -1,0 +1,185 @@
+//! The hosts that VMs run on, as a job needs them.
+
+#[cfg(test)]
+pub(crate) mod fake;
+mod vsphere;
+
+use std::time::Duration;
+
+use rekindle_nfs::ClientNet;
+use rekindle_vsphere::Endpoint;
+
+use crate::journal::HostMount;
+use crate::{JobError, UuidPolicy};
+
+/// How long a storage migration may take: 62 TiB at 100 MiB/s fit.
+const RELOCATE_WITHIN: Duration = Duration::from_secs(8 * 86_400);
+/// For how long a datastore that is in use is tried to be removed before the job counts as stuck.
+const REMOVE_PATIENCE: Duration = Duration::from_secs(60);
+/// The longest name that a datastore may have.
+const DATASTORE_MAX: usize = 42;
+
+/// A configured place where VMs run.
+#[derive(Clone, Debug)]
+pub enum Target {
+    /// A vCenter or a standalone ESXi.
+    Vsphere(VsphereTarget),
+    /// A host in memory.
+    #[cfg(test)]
+    #[doc(hidden)]
+    Fake(std::sync::Arc<fake::FakeHost>),
+}
+
+/// A vCenter or a standalone ESXi as a target.
+#[derive(Clone, Debug)]
+pub struct VsphereTarget {
+    /// Where it is and how it is logged in to.
+    pub endpoint: Endpoint,
+    /// The host to use where a request names none; without it, the only one there is.
+    pub host: Option<String>,
+    /// The address at which its hosts reach this appliance. Byte-identical for all of them.
+    pub server: String,
+    /// The datastore's name; `rekindle-<target>` when absent.
+    pub datastore: Option<String>,
+    /// Addresses that may mount, besides the host's own VMkernel adapters.
+    pub clients: Vec<ClientNet>,
+}
+
+/// What `start` must know of a host.
+pub(crate) struct HostFacts {
+    /// Who will mount the export.
+    pub(crate) clients: Vec<ClientNet>,
+}
+
+/// Where a VM was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Whereabouts {
+    pub(crate) vmx_path: String,
+    pub(crate) datastores: Vec<String>,
+    pub(crate) runs: bool,
+}
+
+/// A target with its connection, if there is one.
+pub(crate) enum Link {
+    Vsphere(vsphere::Link),
+    #[cfg(test)]
+    Fake(std::sync::Arc<fake::FakeHost>),
+}
+
+/// Sends a call to whichever kind of host it is.
+macro_rules! to_host {
+    ($self:ident, $host:ident => $call:expr) => {
+        match $self {
+            Link::Vsphere($host) => $call,
+            #[cfg(test)]
+            Link::Fake($host) => $call,
+        }
+    };
+}
+
+impl Link {
+    pub(crate) fn new(target: Target) -> Self {
+        match target {
+            Target::Vsphere(target) => Self::Vsphere(vsphere::Link::new(target)),
+            #[cfg(test)]
+            Target::Fake(host) => Self::Fake(host),
+        }
+    }
+
+    /// The datastore that the export of the target `name` is to be.
+    pub(crate) fn datastore(&self, name: &str) -> String {
+        let configured = match self {
+            Self::Vsphere(link) => link.target().datastore.clone(),
+            #[cfg(test)]
+            Self::Fake(_) => None,
+        };
+        let named = configured.unwrap_or_else(|| format!("rekindle-{}", crate::naming::slug(name)));
+        named.chars().take(DATASTORE_MAX).collect()
+    }
+
+    /// The address at which the hosts reach this appliance.
+    pub(crate) fn server(&self) -> String {
+        match self {
+            Self::Vsphere(link) => link.target().server.clone(),
+            #[cfg(test)]
+            Self::Fake(_) => "127.0.0.1".to_owned(),
+        }
+    }
+
+    /// Whether the host is there and can do what is asked: migrate to `datastore`, if given.
+    pub(crate) async fn check(
+        &self,
+        host: Option<&str>,
+        datastore: Option<&str>,
+    ) -> Result<HostFacts, JobError> {
+        to_host!(self, link => link.check(host, datastore).await)
+    }
+
+    /// Mounts the export, and says what the datastore is called.
+    pub(crate) async fn mount(&self, mount: &HostMount, path: &str) -> Result<String, JobError> {
+        to_host!(self, link => link.mount(mount, path).await)
+    }
+
+    /// Removes the datastore that mounts the export. It need not exist.
+    pub(crate) async fn unmount(&self, mount: &HostMount, path: &str) -> Result<(), JobError> {
+        to_host!(self, link => link.unmount(mount, path).await)
+    }
+
+    /// Registers the VM and says its id.
+    pub(crate) async fn register(
+        &self,
+        mount: &HostMount,
+        vmx_path: &str,
+        name: &str,
+    ) -> Result<String, JobError> {
+        to_host!(self, link => link.register(mount, vmx_path, name).await)
+    }
+
+    /// Unregisters the VM at this path of ours. One that has moved elsewhere is none.
+    pub(crate) async fn unregister(
+        &self,
+        mount: &HostMount,
+        vmx_path: &str,
+    ) -> Result<(), JobError> {
+        to_host!(self, link => link.unregister(mount, vmx_path).await)
+    }
+
+    pub(crate) async fn power_on(
+        &self,
+        mount: &HostMount,
+        vmx_path: &str,
+        uuid: UuidPolicy,
+    ) -> Result<(), JobError> {
+        to_host!(self, link => link.power_on(mount, vmx_path, uuid).await)
+    }
+
+    /// Powers the VM at this path of ours off. One that has moved elsewhere is none.
+    pub(crate) async fn power_off(
+        &self,
+        mount: &HostMount,
+        vmx_path: &str,
+    ) -> Result<(), JobError> {
+        to_host!(self, link => link.power_off(mount, vmx_path).await)
+    }
+
+    /// Moves the VM's storage; `progress` is told percents.
+    pub(crate) async fn relocate(
+        &self,
+        mount: &HostMount,
+        vm: &str,
+        datastore: &str,
+        progress: impl Fn(u8) + Send + Sync,
+    ) -> Result<(), JobError> {
+        to_host!(self, link => link.relocate(mount, vm, datastore, progress).await)
+    }
+
+    /// Ends what the host does with the VM, and waits for that.
+    pub(crate) async fn cancel_tasks(&self, vm: &str) -> Result<(), JobError> {
+        to_host!(self, link => link.cancel_tasks(vm).await)
+    }
+
+    /// Where the VM is; `None` if it is not registered.
+    pub(crate) async fn find(&self, vm: &str) -> Result<Option<Whereabouts>, JobError> {
+        to_host!(self, link => link.find(vm).await)
+    }
+}

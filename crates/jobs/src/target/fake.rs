@@ -1,0 +1,163 @@
+//! A host in memory: it remembers what it was told and fails when it is told to.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use parking_lot::Mutex;
+
+use super::{HostFacts, Whereabouts};
+use crate::journal::HostMount;
+use crate::{JobError, UuidPolicy};
+
+/// A host whose state a test reads and whose calls it makes fail.
+#[derive(Debug, Default)]
+pub(crate) struct FakeHost {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    /// Export path to datastore name.
+    pub(crate) mounted: BTreeMap<String, String>,
+    /// Configuration path to VM.
+    pub(crate) vms: BTreeMap<String, FakeVm>,
+    /// Names of calls, and how often each is still to fail.
+    pub(crate) fail: BTreeMap<&'static str, usize>,
+    /// Every call, in order.
+    pub(crate) calls: Vec<&'static str>,
+    /// Datastores to migrate to.
+    pub(crate) datastores: BTreeSet<String>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct FakeVm {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    pub(crate) runs: bool,
+}
+
+impl FakeHost {
+    pub(crate) fn state(&self) -> parking_lot::MutexGuard<'_, State> {
+        self.state.lock()
+    }
+
+    fn call(&self, name: &'static str) -> Result<parking_lot::MutexGuard<'_, State>, JobError> {
+        let mut state = self.state.lock();
+        state.calls.push(name);
+        if let Some(left) = state.fail.get_mut(name).filter(|left| **left > 0) {
+            *left -= 1;
+            let why = anyhow::anyhow!("told to fail");
+            return Err(JobError::unavailable("target_unreachable", name, why));
+        }
+        Ok(state)
+    }
+
+    pub(crate) async fn check(
+        &self,
+        _host: Option<&str>,
+        datastore: Option<&str>,
+    ) -> Result<HostFacts, JobError> {
+        let state = self.call("check")?;
+        match datastore {
+            Some(name) if !state.datastores.contains(name) => {
+                Err(JobError::refused("not_on_target", format!("no datastore {name}")))
+            }
+            _ => Ok(HostFacts { clients: vec![std::net::IpAddr::from([127, 0, 0, 1]).into()] }),
+        }
+    }
+
+    pub(crate) async fn mount(&self, mount: &HostMount, path: &str) -> Result<String, JobError> {
+        let mut state = self.call("mount")?;
+        let name = state.mounted.entry(path.to_owned()).or_insert(mount.datastore.clone());
+        Ok(name.clone())
+    }
+
+    pub(crate) async fn unmount(&self, _mount: &HostMount, path: &str) -> Result<(), JobError> {
+        let mut state = self.call("unmount")?;
+        let Some(name) = state.mounted.get(path).cloned() else { return Ok(()) };
+        if state.vms.keys().any(|vmx| vmx.starts_with(&format!("[{name}] "))) {
+            return Err(JobError::refused("target_refused", "ResourceInUse"));
+        }
+        state.mounted.remove(path);
+        Ok(())
+    }
+
+    pub(crate) async fn register(
+        &self,
+        _mount: &HostMount,
+        vmx_path: &str,
+        name: &str,
+    ) -> Result<String, JobError> {
+        let mut state = self.call("register")?;
+        let id = format!("vm-{}", state.calls.len());
+        let vm = FakeVm { id, name: name.to_owned(), runs: false };
+        Ok(state.vms.entry(vmx_path.to_owned()).or_insert(vm).id.clone())
+    }
+
+    pub(crate) async fn unregister(
+        &self,
+        _mount: &HostMount,
+        vmx_path: &str,
+    ) -> Result<(), JobError> {
+        let mut state = self.call("unregister")?;
+        if state.vms.get(vmx_path).is_some_and(|vm| vm.runs) {
+            return Err(JobError::refused("target_refused", "InvalidPowerState"));
+        }
+        state.vms.remove(vmx_path);
+        Ok(())
+    }
+
+    pub(crate) async fn power_on(
+        &self,
+        _mount: &HostMount,
+        vmx_path: &str,
+        _uuid: UuidPolicy,
+    ) -> Result<(), JobError> {
+        let mut state = self.call("power_on")?;
+        let vm = state.vms.get_mut(vmx_path);
+        vm.ok_or_else(|| JobError::conflict("vm_gone", "not registered"))?.runs = true;
+        Ok(())
+    }
+
+    pub(crate) async fn power_off(
+        &self,
+        _mount: &HostMount,
+        vmx_path: &str,
+    ) -> Result<(), JobError> {
+        if let Some(vm) = self.call("power_off")?.vms.get_mut(vmx_path) {
+            vm.runs = false;
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn relocate(
+        &self,
+        _mount: &HostMount,
+        vm: &str,
+        datastore: &str,
+        progress: impl Fn(u8) + Send + Sync,
+    ) -> Result<(), JobError> {
+        let mut state = self.call("relocate")?;
+        progress(50);
+        let path = state.vms.iter().find(|(_, found)| found.id == vm).map(|(path, _)| path.clone());
+        let Some(path) = path else { return Err(JobError::conflict("vm_gone", "no such VM")) };
+        if let Some(vm) = state.vms.remove(&path) {
+            state.vms.insert(format!("[{datastore}] {0}/{0}.vmx", vm.name), vm);
+        }
+        progress(100);
+        Ok(())
+    }
+
+    pub(crate) async fn cancel_tasks(&self, _vm: &str) -> Result<(), JobError> {
+        self.call("cancel_tasks").map(drop)
+    }
+
+    pub(crate) async fn find(&self, vm: &str) -> Result<Option<Whereabouts>, JobError> {
+        let state = self.call("find")?;
+        let found = state.vms.iter().find(|(_, found)| found.id == vm);
+        Ok(found.map(|(path, vm)| Whereabouts {
+            vmx_path: path.clone(),
+            datastores: vec![path.trim_start_matches('[').split(']').next().unwrap_or("").into()],
+            runs: vm.runs,
+        }))
+    }
+}

@@ -1,0 +1,54 @@
+//! Jobs on real repositories, disks, caches and exports in a directory of their own.
+
+mod crashes;
+mod hosts;
+mod limits;
+mod migration;
+mod rewriting;
+mod world;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+/// Where a journal is to stop for ever, as a kill does: before or after its n-th write.
+#[derive(Clone, Default)]
+pub(crate) struct CrashPoint(Arc<Crash>);
+
+#[derive(Default)]
+struct Crash {
+    writes: AtomicUsize,
+    at: Mutex<Option<(usize, bool)>>,
+    reached: Notify,
+}
+
+impl CrashPoint {
+    pub(crate) async fn before_write(&self) {
+        let write = self.0.writes.load(Ordering::SeqCst);
+        self.stop_at(write, false).await;
+    }
+
+    pub(crate) async fn after_write(&self) {
+        let write = self.0.writes.fetch_add(1, Ordering::SeqCst);
+        self.stop_at(write, true).await;
+    }
+
+    async fn stop_at(&self, write: usize, after: bool) {
+        if *self.0.at.lock() == Some((write, after)) {
+            self.0.reached.notify_one();
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Stops at the n-th write from now.
+    fn arm(&self, write: usize, after: bool) {
+        let now = self.0.writes.load(Ordering::SeqCst);
+        *self.0.at.lock() = Some((now + write, after));
+    }
+
+    async fn reached(&self) {
+        self.0.reached.notified().await;
+    }
+}

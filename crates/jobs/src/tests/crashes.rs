@@ -1,0 +1,151 @@
+//! A kill at every journal write, before and after it. Whatever it hit, the next start ends clean.
+
+use super::world::{Running, World, expected, to_directory, to_export, to_host};
+use crate::{Finish, JobId, JobState, Outcome, RecoveryRequest};
+
+/// How the story is to end, as it is told again and again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    Discard,
+    Migrate,
+}
+
+async fn finish(world: &World, running: &Running, job: &JobId, ending: Ending) {
+    let finish = match ending {
+        Ending::Discard => Finish::Discard,
+        Ending::Migrate => to_directory(world, "out"),
+    };
+    running.jobs.finish(job, finish).await.unwrap();
+}
+
+/// Runs until the crash, or to the end; says whether it crashed.
+async fn until_crash(
+    world: &World,
+    request: &RecoveryRequest,
+    ending: Ending,
+    at: (usize, bool),
+) -> bool {
+    let running = world.start().await;
+    let crash = running.jobs.crash_point();
+    crash.arm(at.0, at.1);
+    let story = async {
+        let job = running.jobs.start(request.clone(), None).await.unwrap();
+        running.serving(&job).await;
+        let mut model = expected(0);
+        running.write(&job, 0, 12345, 6789, &mut model).await;
+        finish(world, &running, &job, ending).await;
+        running.end(&job).await;
+    };
+    tokio::select! {
+        () = crash.reached() => true,
+        () = story => false,
+    }
+}
+
+/// The second life: the job goes on where it was and ends as it was to.
+async fn second_life(world: &World, ending: Ending) {
+    let running = world.start().await;
+    let jobs = running.jobs.list();
+    running.jobs.run();
+    let [job] = jobs.as_slice() else { panic!("{jobs:#?}") };
+    let states = [JobState::Serving, JobState::Completed, JobState::Cancelled, JobState::Failed];
+    if running.wait(&job.id, &states).await.state == JobState::Serving {
+        let contents = running.contents(&job.id, 0).await;
+        // Written before the crash or not at all: never half of it.
+        let mut written = expected(0);
+        written[12345..12345 + 6789].iter_mut().enumerate().for_each(|(n, b)| *b = n as u8 ^ 0xa5);
+        assert!(contents == expected(0) || contents == written);
+        finish(world, &running, &job.id, ending).await;
+    }
+    let done = running.end(&job.id).await;
+    assert_eq!(done.state, JobState::Completed, "{:#?}", done.timeline);
+    if ending == Ending::Migrate {
+        assert_eq!(done.outcome, Some(Outcome::Migrated));
+        assert!(world.path("out/sample_1-flat.vmdk").exists());
+        assert!(world.path("out/sample_1.vmx").exists());
+    }
+    world.assert_clean(&running);
+    running.stop().await;
+}
+
+fn crash_everywhere(request: &RecoveryRequest, ending: Ending) {
+    let world = World::new();
+    for write in 0.. {
+        for after in [false, true] {
+            let crashed =
+                world.live(async |world| until_crash(world, request, ending, (write, after)).await);
+            if !crashed {
+                assert!(write > 10, "the story has only {write} writes");
+                return;
+            }
+            world.live(async |world| second_life(world, ending).await);
+            world.reset();
+        }
+    }
+}
+
+#[test]
+fn discarding_survives_a_crash_at_every_write() {
+    crash_everywhere(&to_export(), Ending::Discard);
+}
+
+#[test]
+fn migrating_survives_a_crash_at_every_write() {
+    crash_everywhere(&to_export(), Ending::Migrate);
+}
+
+#[test]
+fn a_host_is_clean_after_a_crash_at_every_write() {
+    crash_everywhere(&to_host(), Ending::Discard);
+}
+
+/// A cut anywhere within the steps, not only between them: the runtime ends in the middle.
+#[test]
+fn a_kill_at_any_moment_ends_clean() {
+    for millis in (0..40).step_by(3) {
+        let world = World::new();
+        let accepted = world.live(async |world| {
+            let running = world.start().await;
+            let story = async {
+                let job = running.jobs.start(to_export(), None).await.unwrap();
+                running.serving(&job).await;
+                finish(world, &running, &job, Ending::Migrate).await;
+                running.end(&job).await;
+            };
+            // The moment of the kill is the input of this test, not a condition.
+            let kill = tokio::time::sleep(std::time::Duration::from_millis(millis));
+            tokio::select! { () = story => {}, () = kill => {} }
+            !running.jobs.list().is_empty()
+        });
+        if accepted {
+            world.live(async |world| second_life(world, Ending::Migrate).await);
+        }
+    }
+}
+
+#[test]
+fn a_graceful_stop_leaves_the_job_for_the_next_start() {
+    let world = World::new();
+    let job = world.live(async |world| {
+        let running = world.start().await;
+        let job = running.jobs.start(to_export(), None).await.unwrap();
+        running.serving(&job).await;
+        let mut model = expected(0);
+        running.write(&job, 0, 12345, 6789, &mut model).await;
+        running.stop().await;
+        job
+    });
+    world.live(async |world| {
+        let running = world.start().await;
+        // Back before anything runs, and so before NFS would listen.
+        let view = running.jobs.view(&job).unwrap();
+        assert_eq!(view.state, JobState::Serving);
+        let path = view.export.unwrap().path;
+        assert!(running.exports.get(path.trim_start_matches('/')).is_some());
+        let mut model = expected(0);
+        model[12345..12345 + 6789].iter_mut().enumerate().for_each(|(n, b)| *b = n as u8 ^ 0xa5);
+        assert_eq!(running.contents(&job, 0).await, model);
+        running.stop().await;
+    });
+    world.live(async |world| second_life(world, Ending::Discard).await);
+}

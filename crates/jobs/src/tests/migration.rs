@@ -1,0 +1,165 @@
+//! A migration to a directory: what the guest wrote is in it, and what is not published is nothing.
+
+use std::process::Command;
+
+use rekindle_image::Vmx;
+
+use super::world::{SIZES, World, expected, to_directory, to_export};
+use crate::{Finish, JobState, Outcome, Phase};
+
+#[test]
+fn the_copy_is_point_and_overlay() {
+    let world = World::new();
+    world.live(async |world| {
+        let running = world.start().await;
+        let job = running.jobs.start(to_export(), None).await.unwrap();
+        let view = running.serving(&job).await;
+        let export = view.export.unwrap();
+        assert_eq!(export.folder, "sample_1");
+        assert_eq!(export.url.unwrap(), format!("nfs://127.0.0.1{}/sample_1", export.path));
+        let mut models = [expected(0), expected(1)];
+        assert_eq!(running.contents(&job, 0).await, models[0]);
+        // Over data, over zeros, over a block's edge, at the end, and zeros over data.
+        running.write(&job, 0, 4096 * 3 + 100, 9000, &mut models[0]).await;
+        running.write(&job, 0, (1 << 20) + 5, 1, &mut models[0]).await;
+        running.write(&job, 0, (256 << 10) - 10, 20, &mut models[0]).await;
+        running.write(&job, 1, SIZES[1] - 512, 512, &mut models[1]).await;
+        running.disk(&job, 0).write(2 << 20, vec![0; 64 << 10].into()).await.unwrap();
+        models[0][2 << 20..(2 << 20) + (64 << 10)].fill(0);
+
+        running.jobs.finish(&job, to_directory(world, "out")).await.unwrap();
+        let done = running.end(&job).await;
+        assert_eq!((done.state, done.outcome), (JobState::Completed, Some(Outcome::Migrated)));
+        assert_eq!(done.migrated_to.unwrap(), world.path("out").display().to_string());
+        assert!(done.pause_ms.is_some());
+        for (disk, name) in ["sample_1", "sample_1_1"].iter().enumerate() {
+            let bytes = std::fs::read(world.path("out").join(format!("{name}-flat.vmdk"))).unwrap();
+            assert!(bytes == models[disk], "disk {disk} differs");
+        }
+        let vmx = std::fs::read(world.path("out/sample_1.vmx")).unwrap();
+        let vmx = Vmx::parse(&vmx).unwrap();
+        assert_eq!(vmx.get("scsi0:1.fileName"), Some("sample_1_1.vmdk"));
+        let nvram = std::fs::read(world.path("out/sample_1.nvram")).unwrap();
+        assert_eq!(nvram, b"firmware variables");
+        world.assert_clean(&running);
+        running.stop().await;
+    });
+    qemu_reads(&world);
+}
+
+/// QEMU opens the descriptor and sees the bytes that the extent holds.
+fn qemu_reads(world: &World) {
+    let dir = world.path("out");
+    let compared = Command::new("qemu-img")
+        .args(["compare", "-f", "vmdk", "-F", "raw", "sample_1.vmdk", "sample_1-flat.vmdk"])
+        .current_dir(&dir)
+        .output();
+    match compared {
+        Ok(output) => assert!(output.status.success(), "{output:?}"),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            eprintln!("qemu-img is not installed: its view of the copy was not checked");
+        }
+        Err(e) => panic!("{e}"),
+    }
+}
+
+#[test]
+fn what_is_written_during_the_migration_is_in_it() {
+    let world = World::new();
+    world.live(async |world| {
+        let mut config = world.config();
+        // Slow enough for writes to fall into each pass.
+        config.mover.max_bytes_per_second = 40 << 20;
+        config.mover.parallel = 1;
+        let running = world.start_with(config).await;
+        let job = running.jobs.start(to_export(), None).await.unwrap();
+        running.serving(&job).await;
+        running.jobs.finish(&job, to_directory(world, "out")).await.unwrap();
+        let (mut model, mut at) = (expected(0), 0u64);
+        let disk = running.disk(&job, 0);
+        let mut acknowledged = 0;
+        loop {
+            let data = vec![at as u8 | 1; 4096];
+            // A held write never returns while it is held: it ends with the disk, unacknowledged.
+            if disk.write(at % SIZES[0], data.clone().into()).await.is_err() {
+                break;
+            }
+            let start = (at % SIZES[0]) as usize;
+            model[start..start + 4096].copy_from_slice(&data);
+            acknowledged += 1;
+            at += 4096 * 37;
+        }
+        let done = running.end(&job).await;
+        assert_eq!(done.outcome, Some(Outcome::Migrated));
+        assert!(acknowledged > 10, "{acknowledged}");
+        let bytes = std::fs::read(world.path("out/sample_1-flat.vmdk")).unwrap();
+        assert!(bytes == model, "an acknowledged write is missing");
+        world.assert_clean(&running);
+        running.stop().await;
+    });
+}
+
+#[test]
+fn a_migration_that_fails_leaves_the_guest_with_all_it_wrote() {
+    let world = World::new();
+    world.live(async |world| {
+        let running = world.start().await;
+        let job = running.jobs.start(to_export(), None).await.unwrap();
+        running.serving(&job).await;
+        let mut model = expected(0);
+        running.write(&job, 0, 0, 5000, &mut model).await;
+        std::fs::create_dir(world.path("out")).unwrap();
+        // Fills the directory behind the check: publishing must fail.
+        let filled = world.path("out");
+        let mut view = running.jobs.watch(&job).unwrap();
+        running.jobs.finish(&job, to_directory(world, "out")).await.unwrap();
+        std::fs::write(filled.join("other"), b"x").unwrap();
+        let view = view
+            .wait_for(|view| view.state == JobState::Serving && view.error.is_some())
+            .await
+            .unwrap()
+            .clone();
+        assert_eq!(view.error.unwrap().code, "bad_directory");
+        assert!(view.steps.iter().all(|step| !["copy", "publish"].contains(&step.name.as_str())));
+        running.write(&job, 0, 8192, 5000, &mut model).await;
+        assert_eq!(running.contents(&job, 0).await, model);
+        assert_eq!(std::fs::read(filled.join("other")).unwrap(), b"x");
+        std::fs::remove_file(filled.join("other")).unwrap();
+        running.jobs.finish(&job, to_directory(world, "out")).await.unwrap();
+        assert_eq!(running.end(&job).await.outcome, Some(Outcome::Migrated));
+        assert!(std::fs::read(world.path("out/sample_1-flat.vmdk")).unwrap() == model);
+        world.assert_clean(&running);
+        running.stop().await;
+    });
+}
+
+/// The net is tested: a copy that is damaged behind the mover's back is never published.
+#[test]
+fn a_damaged_copy_is_not_published() {
+    let world = World::new();
+    world.live(async |world| {
+        let mut config = world.config();
+        config.mover.max_bytes_per_second = 8 << 20;
+        config.mover.parallel = 1;
+        let running = world.start_with(config).await;
+        let job = running.jobs.start(to_export(), None).await.unwrap();
+        running.serving(&job).await;
+        let mut view = running.jobs.watch(&job).unwrap();
+        running.jobs.finish(&job, to_directory(world, "out")).await.unwrap();
+        let verifying = view.wait_for(|view| {
+            view.progress.as_ref().is_some_and(|progress| progress.phase == Phase::Verify)
+        });
+        drop(verifying.await.unwrap());
+        let hidden = world.path(&format!(".out.rekindle-{job}/sample_1-flat.vmdk"));
+        let file = std::fs::OpenOptions::new().write(true).open(hidden).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, b"x", SIZES[0] - 700_000).unwrap();
+        let served = view.wait_for(|view| view.error.is_some()).await.unwrap().clone();
+        assert_eq!(served.error.unwrap().code, "corrupt");
+        running.serving(&job).await;
+        assert!(!world.path("out").exists());
+        running.jobs.finish(&job, Finish::Discard).await.unwrap();
+        running.end(&job).await;
+        world.assert_clean(&running);
+        running.stop().await;
+    });
+}

@@ -1,0 +1,295 @@
+//! An appliance without its NFS port, that can be killed and started again.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rekindle_cache::{Cache, CacheConfig, Priority};
+use rekindle_disk::{Disk, DiskId, Disks, DisksConfig};
+use rekindle_nfs::{Exports, NfsConfig, NfsServer};
+use rekindle_repo::{CreateOptions, IngestOptions, IngestProgress, Repository, ingest};
+use rekindle_state::Database;
+use tempfile::TempDir;
+
+use crate::target::fake::FakeHost;
+use crate::{
+    Destination, Finish, JobId, JobState, JobView, Jobs, JobsConfig, JobsDeps, Mode,
+    RecoveryRequest, Target, TargetRef,
+};
+
+/// Bytes of the sample VM's disks: the second is no multiple of a block.
+pub(super) const SIZES: [u64; 2] = [9 << 20, (2 << 20) + 512];
+const SEED: [u8; 2] = [7, 8];
+
+const VMX: &str = r#".encoding = "UTF-8"
+config.version = "8"
+virtualHW.version = "13"
+displayName = "sample"
+guestOS = "debian10-64"
+memSize = "256"
+nvram = "sample.nvram"
+scsi0.present = "TRUE"
+scsi0.virtualDev = "lsilogic"
+scsi0:0.present = "TRUE"
+scsi0:0.fileName = "sample.vmdk"
+scsi0:1.present = "TRUE"
+scsi0:1.fileName = "sample_1.vmdk"
+ethernet0.present = "TRUE"
+ethernet0.networkName = "VM Network"
+uuid.bios = "56 4d 11 22 33 44 55 66-77 88 99 aa bb cc dd ee"
+"#;
+
+/// The byte that belongs at `offset` of disk `disk`. Every other MiB is zero. No two words are alike.
+pub(super) fn expected_byte(disk: usize, offset: u64) -> u8 {
+    if (offset >> 20) % 2 == 1 {
+        return 0;
+    }
+    let word = (offset / 8).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ u64::from(SEED[disk]);
+    (word >> (8 * (offset % 8))) as u8
+}
+
+/// All bytes of a disk of the recovery point.
+pub(super) fn expected(disk: usize) -> Vec<u8> {
+    (0..SIZES[disk]).map(|at| expected_byte(disk, at)).collect()
+}
+
+/// What outlives a kill.
+pub(super) struct World {
+    pub(super) dir: TempDir,
+    pub(super) host: Arc<FakeHost>,
+}
+
+/// A running appliance.
+pub(super) struct Running {
+    pub(super) jobs: Arc<Jobs>,
+    pub(super) disks: Arc<Disks>,
+    pub(super) exports: Exports,
+    pub(super) cache: Arc<Cache>,
+    pub(super) repository: Repository,
+    db: Database,
+    _nfs: NfsServer,
+}
+
+impl World {
+    /// A repository with one point of the sample VM.
+    pub(super) fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let source = dir.path().join("source");
+        std::fs::create_dir(&source).unwrap();
+        std::fs::write(source.join("sample.vmx"), VMX).unwrap();
+        std::fs::write(source.join("sample.nvram"), b"firmware variables").unwrap();
+        for (disk, name) in ["sample", "sample_1"].iter().enumerate() {
+            let sectors = SIZES[disk] / 512;
+            let descriptor = format!(
+                "# Disk DescriptorFile\nversion=1\nCID=fffffffe\nparentCID=ffffffff\n\
+                 createType=\"vmfs\"\nRW {sectors} VMFS \"{name}-flat.vmdk\"\n"
+            );
+            std::fs::write(source.join(format!("{name}.vmdk")), descriptor).unwrap();
+            std::fs::write(source.join(format!("{name}-flat.vmdk")), expected(disk)).unwrap();
+        }
+        let at = dir.path().join("repository");
+        let repository = Repository::create(&at, &CreateOptions::default()).unwrap();
+        let (progress, cancel) =
+            (Arc::new(IngestProgress::default()), Arc::new(AtomicBool::new(false)));
+        let options = IngestOptions::default();
+        ingest(&repository, &source.join("sample.vmx"), &options, &progress, &cancel).unwrap();
+        Self { dir, host: Arc::default() }
+    }
+
+    /// Forgets ended jobs and what they migrated; the repository stays.
+    pub(super) fn reset(&self) {
+        for dir in ["state", "out"] {
+            match std::fs::remove_dir_all(self.path(dir)) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => panic!("{e}"),
+                _ => {}
+            }
+        }
+        *self.host.state() = Default::default();
+    }
+
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// The configuration that the stories run with: nothing waits for space or for seconds.
+    pub(super) fn config(&self) -> JobsConfig {
+        let mut config = JobsConfig::new(self.path("state/exports"));
+        config.own_dirs = vec![self.path("state"), self.path("repository")];
+        config.server = Some([127, 0, 0, 1].into());
+        config.reserve_min_bytes = 1 << 20;
+        config.retry_first = Duration::from_millis(5);
+        config.retry_max = Duration::from_millis(20);
+        config.mover.warm = false;
+        config
+    }
+
+    pub(super) async fn start(&self) -> Running {
+        self.start_with(self.config()).await
+    }
+
+    /// Opens everything as the daemon does, but for the port.
+    pub(super) async fn start_with(&self, config: JobsConfig) -> Running {
+        let state = self.path("state");
+        std::fs::create_dir_all(&state).unwrap();
+        let db = Database::open(&state.join("db")).unwrap();
+        let small = DisksConfig { journal_bytes: 1 << 20 };
+        let disks = Disks::open(&state.join("overlay"), &db, small).unwrap();
+        let cache = CacheConfig {
+            root_dir: state.join("cache"),
+            ram_bytes: 16 << 20,
+            max_bytes: Some(256 << 20),
+            min_free_percent: 0,
+        };
+        let cache = Cache::open(cache).unwrap();
+        let nfs = NfsServer::open(&state.join("nfs"), NfsConfig::default()).unwrap();
+        let repository = Repository::open(&self.path("repository")).unwrap();
+        let jobs = Jobs::open(JobsDeps {
+            db: db.clone(),
+            disks: disks.clone(),
+            exports: nfs.exports(),
+            repositories: [("main".to_owned(), repository.clone())].into(),
+            cache: cache.clone(),
+            targets: [("lab".to_owned(), Target::Fake(self.host.clone()))].into(),
+            config,
+        });
+        let jobs = jobs.await.unwrap();
+        Running { jobs, disks, exports: nfs.exports(), cache, repository, db, _nfs: nfs }
+    }
+
+    /// A story from start to kill: its tasks end in the middle of whatever they do, and everything
+    /// is closed when this returns.
+    pub(super) fn live<T>(&self, story: impl AsyncFnOnce(&Self) -> T) -> T {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        let result = runtime.block_on(story(self));
+        runtime.shutdown_timeout(Duration::from_secs(10));
+        result
+    }
+
+    /// Nothing is left of any job: no overlay, no export, no file, nothing at the host.
+    #[track_caller]
+    pub(super) fn assert_clean(&self, running: &Running) {
+        assert_eq!(running.disks.list(), Vec::<DiskId>::new());
+        assert!(running.exports.list().is_empty());
+        let exports = self.path("state/exports");
+        let left: Vec<_> = std::fs::read_dir(exports).into_iter().flatten().flatten().collect();
+        assert!(left.is_empty(), "{left:?}");
+        let overlays: Vec<String> = std::fs::read_dir(self.path("state/overlay"))
+            .unwrap()
+            .flatten()
+            .filter(|entry| entry.file_type().unwrap().is_dir())
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .collect();
+        assert!(overlays.is_empty(), "{overlays:?}");
+        assert_eq!(running.jobs.active(), (0, 0));
+        let hidden: Vec<_> = std::fs::read_dir(self.dir.path())
+            .unwrap()
+            .flatten()
+            .filter(|entry| entry.file_name().to_string_lossy().starts_with('.'))
+            .collect();
+        assert!(hidden.is_empty(), "{hidden:?}");
+    }
+}
+
+impl Running {
+    /// Waits until the job is in one of these states.
+    pub(super) async fn wait(&self, id: &JobId, states: &[JobState]) -> JobView {
+        let mut view = self.jobs.watch(id).unwrap();
+        let reached = view.wait_for(|view| {
+            assert!(
+                !view.state.is_final() || states.contains(&view.state),
+                "{:?} {:?} {:#?}",
+                view.state,
+                view.error,
+                view.timeline
+            );
+            states.contains(&view.state)
+        });
+        let reached = tokio::time::timeout(Duration::from_secs(60), reached).await;
+        let Ok(reached) = reached else {
+            panic!("not {states:?} but {:#?}", self.jobs.view(id).unwrap());
+        };
+        reached.unwrap().clone()
+    }
+
+    pub(super) async fn serving(&self, id: &JobId) -> JobView {
+        self.wait(id, &[JobState::Serving]).await
+    }
+
+    pub(super) fn disk(&self, id: &JobId, index: usize) -> Arc<Disk> {
+        let id = DiskId::new(format!("{id}.{index}")).unwrap();
+        self.disks.attached(&id).expect("the disk is attached")
+    }
+
+    /// Writes as the guest does, and into the model.
+    pub(super) async fn write(
+        &self,
+        id: &JobId,
+        disk: usize,
+        at: u64,
+        len: usize,
+        model: &mut [u8],
+    ) {
+        let data: Vec<u8> = (0..len).map(|n| (n as u8) ^ 0xa5).collect();
+        model[at as usize..at as usize + len].copy_from_slice(&data);
+        self.disk(id, disk).write(at, Bytes::from(data)).await.unwrap();
+    }
+
+    /// The whole of a disk as the guest sees it.
+    pub(super) async fn contents(&self, id: &JobId, index: usize) -> Vec<u8> {
+        let disk = self.disk(id, index);
+        let mut bytes = Vec::new();
+        while (bytes.len() as u64) < disk.size() {
+            let at = bytes.len() as u64;
+            let piece = at..(at + (1 << 20)).min(disk.size());
+            for segment in disk.read(piece, Priority::Guest).await.unwrap() {
+                bytes.extend_from_slice(&segment);
+            }
+        }
+        bytes
+    }
+
+    pub(super) async fn end(&self, id: &JobId) -> JobView {
+        let finals = [JobState::Completed, JobState::Cancelled, JobState::Failed];
+        self.wait(id, &finals).await
+    }
+
+    /// Leaves all jobs for the next start.
+    pub(super) async fn stop(self) {
+        self.jobs.stop().await;
+        self.cache.close().await;
+        drop(self.db);
+    }
+}
+
+/// A live recovery that one client may mount.
+pub(super) fn to_export() -> RecoveryRequest {
+    RecoveryRequest {
+        point: "sample".into(),
+        repository: None,
+        mode: Mode::LiveRecovery,
+        target: TargetRef::Export { clients: vec!["127.0.0.1".parse().unwrap()] },
+        name: None,
+        migrate: None,
+        migration: None,
+        expires_in_seconds: None,
+        power_on: None,
+        networks: None,
+        uuid: None,
+    }
+}
+
+/// A live recovery on the host of the world.
+pub(super) fn to_host() -> RecoveryRequest {
+    let target = TargetRef::Vsphere { name: "lab".into(), host: None };
+    RecoveryRequest { target, ..to_export() }
+}
+
+pub(super) fn to_directory(world: &World, name: &str) -> Finish {
+    Finish::Migrate { to: Some(Destination::Directory(world.path(name))) }
+}
