@@ -1,0 +1,11 @@
+//! The calls under `/api/v1`.
+
+mod events;
+mod jobs;
+mod points;
+mod status;
+
+pub(crate) use events::events;
+pub(crate) use jobs::{cancel, finish, job, jobs, recover};
+pub(crate) use points::{points, repositories};
+pub(crate) use status::{cache, exports, ready, targets};

@@ -1,0 +1,124 @@
+use std::{future::Future, sync::Arc};
+
+use axum::{
+    Json,
+    extract::{Path, State, rejection::JsonRejection},
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use rekindle_jobs::{Destination, Finish, JobId, JobView, RecoveryRequest};
+use serde::{Deserialize, Serialize};
+
+use crate::{Console, Problem};
+
+/// The longest `Idempotency-Key`, in characters.
+const KEY_MAX: usize = 200;
+
+#[derive(Serialize)]
+pub(crate) struct Jobs {
+    jobs: Vec<JobView>,
+}
+
+/// How a job is to end.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct FinishBody {
+    action: Action,
+    #[serde(default)]
+    to: Option<Destination>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Action {
+    Migrate,
+    Discard,
+}
+
+impl TryFrom<FinishBody> for Finish {
+    type Error = Problem;
+
+    fn try_from(body: FinishBody) -> Result<Self, Problem> {
+        match (body.action, body.to) {
+            (Action::Migrate, to) => Ok(Self::Migrate { to }),
+            (Action::Discard, None) => Ok(Self::Discard),
+            (Action::Discard, Some(_)) => Err(Problem::bad_request("`discard` takes no `to`")),
+        }
+    }
+}
+
+/// `POST /api/v1/recoveries`
+pub(crate) async fn recover(
+    State(console): State<Arc<Console>>,
+    headers: HeaderMap,
+    body: Result<Json<RecoveryRequest>, JsonRejection>,
+) -> Result<Response, Problem> {
+    let Json(request) = body?;
+    let key = idempotency_key(&headers)?;
+    let jobs = Arc::clone(&console.jobs);
+    let id = to_its_end(async move { jobs.start(request, key).await }).await??;
+    let location = format!("/api/v1/jobs/{id}");
+    let view = console.jobs.view(&id)?;
+    Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(view)).into_response())
+}
+
+/// `GET /api/v1/jobs`
+pub(crate) async fn jobs(State(console): State<Arc<Console>>) -> Json<Jobs> {
+    let mut jobs = console.jobs.list();
+    jobs.sort_by(|a, b| b.created_at.cmp(&a.created_at).then_with(|| b.id.cmp(&a.id)));
+    Json(Jobs { jobs })
+}
+
+/// `GET /api/v1/jobs/{id}`
+pub(crate) async fn job(
+    State(console): State<Arc<Console>>,
+    Path(id): Path<String>,
+) -> Result<Json<JobView>, Problem> {
+    Ok(Json(console.jobs.view(&id.parse()?)?))
+}
+
+/// `POST /api/v1/jobs/{id}/finish`
+pub(crate) async fn finish(
+    State(console): State<Arc<Console>>,
+    Path(id): Path<String>,
+    body: Result<Json<FinishBody>, JsonRejection>,
+) -> Result<Response, Problem> {
+    let id: JobId = id.parse()?;
+    let Json(body) = body?;
+    let how = Finish::try_from(body)?;
+    let (jobs, ends) = (Arc::clone(&console.jobs), id.clone());
+    to_its_end(async move { jobs.finish(&ends, how).await }).await??;
+    accepted(&console, &id)
+}
+
+/// `POST /api/v1/jobs/{id}/cancel`
+pub(crate) async fn cancel(
+    State(console): State<Arc<Console>>,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    let id: JobId = id.parse()?;
+    let (jobs, ends) = (Arc::clone(&console.jobs), id.clone());
+    to_its_end(async move { jobs.cancel(&ends).await }).await??;
+    accepted(&console, &id)
+}
+
+fn accepted(console: &Console, id: &JobId) -> Result<Response, Problem> {
+    Ok((StatusCode::ACCEPTED, Json(console.jobs.view(id)?)).into_response())
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    match value.to_str() {
+        Ok(key) if (1..=KEY_MAX).contains(&key.len()) => Ok(Some(key.to_owned())),
+        _ => Err(Problem::bad_request(format!(
+            "Idempotency-Key must be 1 to {KEY_MAX} printable ASCII characters"
+        ))),
+    }
+}
+
+/// Runs what was begun to its end, also when the client goes away meanwhile.
+async fn to_its_end<T: Send + 'static>(
+    work: impl Future<Output = T> + Send + 'static,
+) -> Result<T, Problem> {
+    tokio::spawn(work).await.map_err(|e| Problem::internal(&e))
+}

@@ -1,0 +1,170 @@
+use std::{collections::BTreeMap, sync::Arc};
+
+use axum::{
+    Json,
+    extract::{Query, State, rejection::QueryRejection},
+};
+use jiff::Timestamp;
+use rekindle_repo::{PointManifest, Repository};
+use serde::{Deserialize, Serialize};
+
+use crate::{Console, Problem};
+
+/// The most points in one answer: at about 500 bytes each, 2.5 MiB.
+const POINTS_MAX: usize = 5000;
+
+#[derive(Serialize)]
+pub(crate) struct Repositories {
+    repositories: Vec<RepositoryView>,
+}
+
+#[derive(Serialize)]
+struct RepositoryView {
+    name: String,
+    kind: &'static str,
+    id: String,
+    path: String,
+    block_bytes: u64,
+}
+
+/// `GET /api/v1/repositories`
+pub(crate) async fn repositories(State(console): State<Arc<Console>>) -> Json<Repositories> {
+    let view = |(name, repository): (&String, &Repository)| RepositoryView {
+        name: name.clone(),
+        kind: "local",
+        id: repository.id().to_string(),
+        path: repository.path().display().to_string(),
+        block_bytes: repository.block_size().bytes(),
+    };
+    Json(Repositories { repositories: console.repositories.iter().map(view).collect() })
+}
+
+/// Which points are wanted.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Selection {
+    repository: Option<String>,
+    vm: Option<String>,
+}
+
+#[derive(Serialize)]
+pub(crate) struct Points {
+    points: Vec<PointView>,
+    /// Matching points that are older than the ones shown.
+    left_out: usize,
+    /// What could not be read. It hides nothing else.
+    problems: Vec<Damage>,
+}
+
+#[derive(Serialize)]
+struct PointView {
+    repository: String,
+    id: String,
+    vm: VmView,
+    created_at: Timestamp,
+    size_bytes: u64,
+    stored_bytes: u64,
+    disks: Vec<DiskView>,
+    tags: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct VmView {
+    id: String,
+    name: String,
+}
+
+#[derive(Serialize)]
+struct DiskView {
+    key: String,
+    file_name: String,
+    format: String,
+    size_bytes: u64,
+    stored_bytes: u64,
+}
+
+/// Something in a repository that could not be listed.
+#[derive(Serialize)]
+pub(crate) struct Damage {
+    repository: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    detail: String,
+}
+
+/// `GET /api/v1/points`
+pub(crate) async fn points(
+    State(console): State<Arc<Console>>,
+    selection: Result<Query<Selection>, QueryRejection>,
+) -> Result<Json<Points>, Problem> {
+    let Query(selection) = selection?;
+    let mut found = Points { points: Vec::new(), left_out: 0, problems: Vec::new() };
+    for (name, repository) in selected(&console.repositories, selection.repository.as_deref())? {
+        let _permit = console.listings.acquire().await.map_err(|e| Problem::internal(&e))?;
+        list(name, repository, selection.vm.as_deref(), &mut found).await;
+    }
+    found.points.sort_by(|a, b| b.created_at.cmp(&a.created_at).then_with(|| a.id.cmp(&b.id)));
+    found.left_out = found.points.len().saturating_sub(POINTS_MAX);
+    found.points.truncate(POINTS_MAX);
+    Ok(Json(found))
+}
+
+fn selected<'a>(
+    all: &'a BTreeMap<String, Repository>,
+    wanted: Option<&'a str>,
+) -> Result<Vec<(&'a str, &'a Repository)>, Problem> {
+    let Some(wanted) = wanted else {
+        return Ok(all.iter().map(|(name, repository)| (name.as_str(), repository)).collect());
+    };
+    let repository = all
+        .get(wanted)
+        .ok_or_else(|| Problem::not_found(format!("there is no repository {wanted:?}")))?;
+    Ok(vec![(wanted, repository)])
+}
+
+async fn list(name: &str, repository: &Repository, vm: Option<&str>, found: &mut Points) {
+    let listing = match repository.points().await {
+        Ok(listing) => listing,
+        Err(error) => {
+            found.problems.push(Damage {
+                repository: name.to_owned(),
+                name: None,
+                detail: error.to_string(),
+            });
+            return;
+        }
+    };
+    let wanted = |point: &&PointManifest| {
+        vm.is_none_or(|vm| point.vm.name == vm || point.vm.id.as_str() == vm)
+    };
+    found.points.extend(listing.points.iter().filter(wanted).map(|point| view(name, point)));
+    found.problems.extend(listing.damaged.iter().map(|damaged| Damage {
+        repository: name.to_owned(),
+        name: Some(damaged.object.clone()),
+        detail: damaged.reason.clone(),
+    }));
+}
+
+fn view(repository: &str, point: &PointManifest) -> PointView {
+    let disks: Vec<_> = point
+        .disks
+        .iter()
+        .map(|disk| DiskView {
+            key: disk.key.clone(),
+            file_name: disk.file_name.clone(),
+            format: disk.source_format.clone(),
+            size_bytes: disk.size_bytes,
+            stored_bytes: disk.stored_bytes,
+        })
+        .collect();
+    PointView {
+        repository: repository.to_owned(),
+        id: point.id.to_string(),
+        vm: VmView { id: point.vm.id.to_string(), name: point.vm.name.clone() },
+        created_at: point.created_at,
+        size_bytes: point.size_bytes(),
+        stored_bytes: disks.iter().map(|disk| disk.stored_bytes).sum(),
+        disks,
+        tags: point.tags.clone(),
+    }
+}

@@ -1,0 +1,64 @@
+use std::sync::Arc;
+
+use axum::{Json, extract::State, http::StatusCode};
+use rekindle_cache::CacheStats;
+use rekindle_nfs::ExportView;
+use serde::Serialize;
+
+use crate::{Console, Problem, TargetView};
+
+#[derive(Serialize)]
+pub(crate) struct Targets {
+    targets: Vec<TargetView>,
+}
+
+/// `GET /api/v1/targets`
+pub(crate) async fn targets(State(console): State<Arc<Console>>) -> Json<Targets> {
+    Json(Targets { targets: console.targets.clone() })
+}
+
+#[derive(Serialize)]
+pub(crate) struct Exports {
+    exports: Vec<ExportView>,
+}
+
+/// `GET /api/v1/exports`
+pub(crate) async fn exports(State(console): State<Arc<Console>>) -> Json<Exports> {
+    Json(Exports { exports: console.nfs.exports().list() })
+}
+
+#[derive(Serialize)]
+pub(crate) struct CacheView {
+    cache: CacheStats,
+    overlay: OverlayView,
+    up_seconds: u64,
+}
+
+#[derive(Serialize)]
+pub(crate) struct OverlayView {
+    total_bytes: u64,
+    free_bytes: u64,
+}
+
+/// `GET /api/v1/cache`
+pub(crate) async fn cache(State(console): State<Arc<Console>>) -> Result<Json<CacheView>, Problem> {
+    let (cache, disks) = (Arc::clone(&console.cache), Arc::clone(&console.disks));
+    let read = move || (cache.stats(), disks.space());
+    let (cache, space) =
+        tokio::task::spawn_blocking(read).await.map_err(|e| Problem::internal(&e))?;
+    let space = space.map_err(|e| Problem::internal(&e))?;
+    let overlay = OverlayView { total_bytes: space.total, free_bytes: space.free };
+    Ok(Json(CacheView { cache, overlay, up_seconds: console.started.elapsed().as_secs() }))
+}
+
+/// `GET /readyz`
+pub(crate) async fn ready(State(console): State<Arc<Console>>) -> Result<&'static str, Problem> {
+    let why = if console.shutdown.is_cancelled() {
+        "the appliance is stopping"
+    } else if console.nfs.bound().borrow().is_none() {
+        "the NFS server does not listen"
+    } else {
+        return Ok("ready\n");
+    };
+    Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", why))
+}
