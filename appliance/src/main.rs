@@ -1,1 +1,65 @@
-fn main() {}
+//! Makes a backed-up virtual machine run again in seconds, without restoring it first.
+//!
+//! # Layout
+//!
+//! ```text
+//! cli ─┬─ serve/    the daemon: config, wiring, start and stop order
+//!      ├─ local/    repositories and ingest, without a daemon
+//!      ├─ client/   everything else, as calls to a running daemon
+//!      └─ describe  what there is to configure, measure and call
+//! ```
+//!
+//! # Invariants
+//!
+//! 1. Exports are back before the NFS port listens.
+//! 2. Two daemons never share a state directory (a locked file).
+//! 3. A secret is never read from the command line or the configuration, only from files,
+//!    systemd credentials and, for the client's token, the environment.
+//! 4. Every failure ends with a sentence on stderr that says what to do, and an exit status that
+//!    says what kind it is ([`exit`]).
+
+mod cli;
+mod client;
+mod config;
+mod describe;
+mod exit;
+mod local;
+mod logging;
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    match run(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+fn run(command: cli::Command) -> Result<(), exit::Failure> {
+    use cli::Command;
+    match command {
+        Command::Serve(args) => serve::serve(&args),
+        Command::CheckConfig { file } => describe::check_config(&file),
+        Command::Describe { what } => describe::describe(what),
+        Command::Demo => Err(exit::Failure::refused(
+            "the demonstration needs a sample VM and QEMU: run scripts/demo of the source tree",
+        )),
+        Command::Repo { what } => local::repo(what),
+        Command::Ingest(args) => local::ingest(&args),
+        Command::Points(args) => client::points(&args),
+        Command::Recover(args) => client::recover(&args),
+        Command::Jobs(args) => client::jobs(&args),
+        Command::Finish(args) => client::finish(&args),
+        Command::Cancel(args) => client::cancel(&args),
+        Command::Exports(args) => client::exports(&args.daemon),
+        Command::Cache(args) => client::cache(&args.daemon),
+        Command::Target { what } => client::target(&what),
+        Command::User | Command::Audit => Err(exit::Failure::refused(
+            "users and the audit log are not in this version: there is one user, admin",
+        )),
+    }
+}

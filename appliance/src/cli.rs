@@ -1,0 +1,320 @@
+//! The command line.
+
+use std::{net::IpAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::exit;
+
+/// Makes a backed-up virtual machine run again in seconds, without restoring it first.
+#[derive(Parser)]
+#[command(name = "rekindle", version, after_help = exit::HELP, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Run the appliance.
+    Serve(ServeArgs),
+    /// Check a configuration file and say what is wrong with it.
+    CheckConfig {
+        /// The TOML file.
+        file: PathBuf,
+    },
+    /// Show what there is to configure, to measure or to call.
+    Describe {
+        /// Which list.
+        what: Topic,
+    },
+    /// Show a recovery of a sample VM from start to end (done by scripts/demo).
+    Demo,
+    /// Make, list and check repositories. Needs no running appliance.
+    Repo {
+        #[command(subcommand)]
+        what: RepoCommand,
+    },
+    /// Read a VM (.vmx) or a disk image into a repository as a recovery point.
+    Ingest(IngestArgs),
+    /// List recovery points.
+    Points(PointsArgs),
+    /// Start a recovery.
+    Recover(Box<RecoverArgs>),
+    /// List jobs, or show or watch one.
+    Jobs(JobsArgs),
+    /// End a job: migrate the VM to where it stays, or discard what its guest wrote.
+    Finish(FinishArgs),
+    /// Take a job back, whatever it does now.
+    Cancel(CancelArgs),
+    /// List exports and who uses them.
+    Exports(ListArgs),
+    /// Show the cache.
+    Cache(ListArgs),
+    /// List where VMs can run.
+    Target {
+        #[command(subcommand)]
+        what: TargetCommand,
+    },
+    /// Not in this version.
+    #[command(hide = true)]
+    User,
+    /// Not in this version.
+    #[command(hide = true)]
+    Audit,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum Topic {
+    /// The configuration file with every key, its default and its bounds.
+    Config,
+    /// The metrics at /metrics.
+    Metrics,
+    /// The calls of the HTTP API.
+    Api,
+}
+
+/// Which configuration to use.
+#[derive(Args, Clone, Default)]
+pub(crate) struct ConfigArgs {
+    /// Configuration file [default: /etc/rekindle/rekindle.toml if it is there].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// State directory, over what the file says. Without --config no file is read: the embedded
+    /// defaults are used, with a repository in this directory.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(crate) struct ServeArgs {
+    #[command(flatten)]
+    pub(crate) config: ConfigArgs,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum RepoCommand {
+    /// Make a repository in a new or empty directory.
+    Add {
+        /// The directory.
+        path: PathBuf,
+        /// Bytes per block: a power of two from 4096 to 4194304.
+        #[arg(long, default_value_t = 262_144, value_name = "BYTES")]
+        block_bytes: u32,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// List configured repositories and what is in them.
+    Ls {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Read everything in a repository and verify it.
+    Check {
+        /// A directory, or a configured name.
+        repository: String,
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Not in this version.
+    #[command(hide = true)]
+    Prune,
+}
+
+#[derive(Args)]
+pub(crate) struct IngestArgs {
+    /// A .vmx file with its disks beside it, or a disk image (raw, VMDK, qcow2).
+    pub(crate) source: PathBuf,
+    /// A repository's directory or configured name; may be left out if there is only one.
+    #[arg(long, short)]
+    pub(crate) repository: Option<String>,
+    /// The VM's name [default: what the .vmx says, or the image's file name].
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// A word to find the point by; may be given more than once.
+    #[arg(long = "tag", value_name = "TAG")]
+    pub(crate) tags: Vec<String>,
+    #[command(flatten)]
+    pub(crate) config: ConfigArgs,
+    /// Print a report as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// How to reach a running appliance. Its token is in the environment variable REKINDLE_TOKEN or in
+/// a file, never on the command line.
+#[derive(Args, Clone)]
+pub(crate) struct DaemonArgs {
+    /// The appliance's address.
+    #[arg(long, env = "REKINDLE_URL", default_value = "http://127.0.0.1:8480", value_name = "URL")]
+    pub(crate) url: String,
+    /// The file that holds the token; REKINDLE_TOKEN may hold the token itself.
+    #[arg(long, env = "REKINDLE_TOKEN_FILE", value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct ListArgs {
+    #[command(flatten)]
+    pub(crate) daemon: DaemonArgs,
+}
+
+#[derive(Args)]
+pub(crate) struct PointsArgs {
+    /// Only this VM's points (name or id).
+    #[arg(long)]
+    pub(crate) vm: Option<String>,
+    /// Only this repository's points.
+    #[arg(long)]
+    pub(crate) repository: Option<String>,
+    #[command(flatten)]
+    pub(crate) daemon: DaemonArgs,
+}
+
+#[derive(Args)]
+pub(crate) struct RecoverArgs {
+    /// A recovery point's id, or a VM's name for its latest point.
+    pub(crate) point: String,
+    /// The repository to look in [default: all].
+    #[arg(long)]
+    pub(crate) repository: Option<String>,
+    /// Only for a look or a test: ends discarded.
+    #[arg(long)]
+    pub(crate) mount: bool,
+    /// Serve an export to this address; may be given more than once.
+    #[arg(long = "client", value_name = "ADDRESS", required_unless_present = "target")]
+    pub(crate) clients: Vec<IpAddr>,
+    /// Run the VM on this configured target.
+    #[arg(long, value_name = "NAME", conflicts_with = "clients")]
+    pub(crate) target: Option<String>,
+    /// The target's host to run on.
+    #[arg(long, requires = "target")]
+    pub(crate) host: Option<String>,
+    /// The recovered VM's name [default: the original's with a number].
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Where a migration writes the VM: a directory of the appliance (with --client).
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["mount", "to_datastore"])]
+    pub(crate) to_directory: Option<PathBuf>,
+    /// Where the VM is migrated: a datastore (with --target).
+    #[arg(long, value_name = "NAME", conflicts_with = "mount", requires = "target")]
+    pub(crate) to_datastore: Option<String>,
+    /// When the migration starts [default: by itself to a datastore, at `finish` to a directory].
+    #[arg(long, value_enum, value_name = "WHEN")]
+    pub(crate) migration: Option<Migration>,
+    /// A live mount ends by itself after this many seconds.
+    #[arg(long, value_name = "SECONDS", requires = "mount")]
+    pub(crate) expires_in_seconds: Option<u64>,
+    /// Do not power the VM on (with --target).
+    #[arg(long, requires = "target")]
+    pub(crate) no_power_on: bool,
+    /// What becomes of the VM's network adapters.
+    #[arg(long, value_enum)]
+    pub(crate) networks: Option<Networks>,
+    /// Asked again with the same key, the same job is found and no second one is started.
+    #[arg(long, value_name = "KEY")]
+    pub(crate) idempotency_key: Option<String>,
+    /// Wait until the VM is served.
+    #[arg(long)]
+    pub(crate) wait: bool,
+    #[command(flatten)]
+    pub(crate) daemon: DaemonArgs,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum Migration {
+    /// By itself, once the VM is served.
+    Automatic,
+    /// When `finish` is called.
+    Manual,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum Networks {
+    /// As the VM was backed up.
+    Keep,
+    /// Present, but not connected.
+    Disconnect,
+}
+
+#[derive(Args)]
+pub(crate) struct JobsArgs {
+    /// Only this job, with its steps.
+    pub(crate) id: Option<String>,
+    /// Follow the job until it ends; its outcome is the exit status.
+    #[arg(long, requires = "id")]
+    pub(crate) watch: bool,
+    #[command(flatten)]
+    pub(crate) daemon: DaemonArgs,
+}
+
+#[derive(Clone, Copy, ValueEnum, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// Move the VM, with what its guest wrote, to where it stays.
+    Migrate,
+    /// Throw away what the guest wrote.
+    Discard,
+    /// Keep what the guest wrote as a new recovery point: not in this version.
+    #[value(hide = true)]
+    Keep,
+}
+
+#[derive(Args)]
+pub(crate) struct FinishArgs {
+    /// The job.
+    pub(crate) id: String,
+    /// How it ends.
+    pub(crate) action: Action,
+    /// Migrate to this directory of the appliance.
+    #[arg(long, value_name = "DIR", conflicts_with = "to_datastore")]
+    pub(crate) to_directory: Option<PathBuf>,
+    /// Migrate to this datastore.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) to_datastore: Option<String>,
+    /// Follow the job until it ends; its outcome is the exit status.
+    #[arg(long)]
+    pub(crate) watch: bool,
+    #[command(flatten)]
+    pub(crate) daemon: DaemonArgs,
+}
+
+#[derive(Args)]
+pub(crate) struct CancelArgs {
+    /// The job.
+    pub(crate) id: String,
+    /// Follow the job until it has ended.
+    #[arg(long)]
+    pub(crate) watch: bool,
+    #[command(flatten)]
+    pub(crate) daemon: DaemonArgs,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum TargetCommand {
+    /// List configured targets.
+    Ls(ListArgs),
+    /// Not in this version: targets are added in the configuration file.
+    #[command(hide = true)]
+    Add,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,261 @@
+//! Commands that are calls to a running appliance.
+
+mod follow;
+mod http;
+mod job;
+mod recover;
+mod table;
+
+use rekindle_jobs::JobView;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+pub(crate) use table::{bytes, seconds};
+
+use crate::{
+    cli::{
+        Action, CancelArgs, DaemonArgs, FinishArgs, JobsArgs, PointsArgs, RecoverArgs,
+        TargetCommand,
+    },
+    exit::Failure,
+};
+use http::Daemon;
+use table::Table;
+
+/// Runs one client command to its end.
+fn run<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::from(anyhow::Error::from(e)))?
+        .block_on(work)
+}
+
+pub(crate) fn points(args: &PointsArgs) -> Result<(), Failure> {
+    let daemon = Daemon::new(&args.daemon)?;
+    let mut query = Vec::new();
+    query.extend(args.vm.as_deref().map(|vm| ("vm", vm)));
+    query.extend(args.repository.as_deref().map(|name| ("repository", name)));
+    let answer: Value = run(daemon.get("points", &query))?;
+    if args.daemon.json {
+        return table::json(&answer);
+    }
+    let listing: Points = http::decode(answer)?;
+    let mut table = Table::new(["POINT", "VM", "TAKEN", "SIZE", "STORED", "REPOSITORY", "TAGS"]);
+    for point in listing.points {
+        table.row([
+            point.id,
+            point.vm.name,
+            point.created_at.strftime("%Y-%m-%d %H:%M:%SZ").to_string(),
+            bytes(point.size_bytes),
+            bytes(point.stored_bytes),
+            point.repository,
+            point.tags.join(","),
+        ]);
+    }
+    table.print();
+    for problem in listing.problems {
+        let name = problem.name.unwrap_or_default();
+        eprintln!("rekindle: repository {} {name}: {}", problem.repository, problem.detail);
+    }
+    Ok(())
+}
+
+#[derive(Deserialize)]
+struct Points {
+    points: Vec<Point>,
+    problems: Vec<Damage>,
+}
+
+#[derive(Deserialize)]
+struct Point {
+    repository: String,
+    id: String,
+    vm: Vm,
+    created_at: jiff::Timestamp,
+    size_bytes: u64,
+    stored_bytes: u64,
+    tags: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Vm {
+    name: String,
+}
+
+#[derive(Deserialize)]
+struct Damage {
+    repository: String,
+    name: Option<String>,
+    detail: String,
+}
+
+pub(crate) fn recover(args: &RecoverArgs) -> Result<(), Failure> {
+    let daemon = Daemon::new(&args.daemon)?;
+    let request = recover::request(args)?;
+    let key = match &args.idempotency_key {
+        Some(key) => key.clone(),
+        None => recover::random_key()?,
+    };
+    run(async {
+        let job: JobView = daemon.post("recoveries", Some(&request), Some(&key)).await?;
+        let job = match args.wait {
+            true => {
+                follow::until(&daemon, job.id.as_str(), follow::serves, !args.daemon.json).await?
+            }
+            false => job,
+        };
+        show(&args.daemon, &job)?;
+        if args.wait { follow::verdict(&job) } else { Ok(()) }
+    })
+}
+
+pub(crate) fn jobs(args: &JobsArgs) -> Result<(), Failure> {
+    let daemon = Daemon::new(&args.daemon)?;
+    let Some(id) = &args.id else { return list_jobs(&daemon, &args.daemon) };
+    if args.watch {
+        return run(watch(&daemon, &args.daemon, id));
+    }
+    let job: JobView = run(daemon.get(&http::job_path(id)?, &[]))?;
+    show(&args.daemon, &job)
+}
+
+fn list_jobs(daemon: &Daemon, args: &DaemonArgs) -> Result<(), Failure> {
+    let answer: Value = run(daemon.get("jobs", &[]))?;
+    if args.json {
+        return table::json(&answer);
+    }
+    let listing: Jobs = http::decode(answer)?;
+    let mut table = Table::new(["JOB", "STATE", "NAME", "VM", "ACCEPTED", "NOTE"]);
+    for job in &listing.jobs {
+        table.row([
+            job.id.to_string(),
+            job.state.as_str().to_owned(),
+            job.name.clone(),
+            job.vm.clone(),
+            job.created_at.strftime("%Y-%m-%d %H:%M:%SZ").to_string(),
+            job::note(job),
+        ]);
+    }
+    table.print();
+    Ok(())
+}
+
+#[derive(Deserialize)]
+struct Jobs {
+    jobs: Vec<JobView>,
+}
+
+pub(crate) fn finish(args: &FinishArgs) -> Result<(), Failure> {
+    let daemon = Daemon::new(&args.daemon)?;
+    let body = finish_body(args)?;
+    let path = format!("{}/finish", http::job_path(&args.id)?);
+    run(end(&daemon, &args.daemon, &args.id, &path, Some(&body), args.watch))
+}
+
+fn finish_body(args: &FinishArgs) -> Result<Value, Failure> {
+    let to = recover::destination(args.to_directory.as_deref(), args.to_datastore.as_deref())?;
+    match (args.action, to) {
+        (Action::Migrate, None) => Ok(json!({ "action": "migrate" })),
+        (Action::Migrate, Some(to)) => Ok(json!({ "action": "migrate", "to": to })),
+        (Action::Discard, None) => Ok(json!({ "action": "discard" })),
+        (Action::Discard, Some(_)) => {
+            Err(Failure::refused("discard takes no --to-directory or --to-datastore"))
+        }
+        (Action::Keep, _) => Err(Failure::refused(
+            "keeping what the guest wrote as a new recovery point is not in this version",
+        )),
+    }
+}
+
+pub(crate) fn cancel(args: &CancelArgs) -> Result<(), Failure> {
+    let daemon = Daemon::new(&args.daemon)?;
+    let path = format!("{}/cancel", http::job_path(&args.id)?);
+    run(async {
+        match end(&daemon, &args.daemon, &args.id, &path, None, args.watch).await {
+            // To be cancelled was what was asked.
+            Err(failure) if failure.kind == crate::exit::Kind::JobFailed => {
+                follow::cancelled(&daemon, &args.id).await
+            }
+            ended => ended,
+        }
+    })
+}
+
+async fn end(
+    daemon: &Daemon,
+    args: &DaemonArgs,
+    id: &str,
+    path: &str,
+    body: Option<&Value>,
+    watched: bool,
+) -> Result<(), Failure> {
+    let job: JobView = daemon.post(path, body, None).await?;
+    if watched { watch(daemon, args, id).await } else { show(args, &job) }
+}
+
+async fn watch(daemon: &Daemon, args: &DaemonArgs, id: &str) -> Result<(), Failure> {
+    let job = follow::until(daemon, id, follow::ended, !args.json).await?;
+    show(args, &job)?;
+    follow::verdict(&job)
+}
+
+fn show(args: &DaemonArgs, job: &JobView) -> Result<(), Failure> {
+    if args.json {
+        return table::json(job);
+    }
+    job::print(job);
+    Ok(())
+}
+
+pub(crate) fn exports(args: &DaemonArgs) -> Result<(), Failure> {
+    let answer: Value = run(Daemon::new(args)?.get("exports", &[]))?;
+    if args.json {
+        return table::json(&answer);
+    }
+    let mut table = Table::new(["EXPORT", "MAY MOUNT", "IN USE BY"]);
+    for export in answer["exports"].as_array().into_iter().flatten() {
+        table.row([
+            table::text(&export["path"]),
+            table::text(&export["clients"]),
+            table::text(&export["mounted_by"]),
+        ]);
+    }
+    table.print();
+    Ok(())
+}
+
+pub(crate) fn cache(args: &DaemonArgs) -> Result<(), Failure> {
+    let answer: Value = run(Daemon::new(args)?.get("cache", &[]))?;
+    if args.json {
+        return table::json(&answer);
+    }
+    for (group, values) in [("cache", &answer["cache"]), ("overlay", &answer["overlay"])] {
+        for (name, value) in values.as_object().into_iter().flatten() {
+            let shown = match value.as_u64() {
+                Some(count) if name.contains("bytes") => bytes(count),
+                _ => table::text(value),
+            };
+            println!("{group}.{name:<24} {shown}");
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn target(what: &TargetCommand) -> Result<(), Failure> {
+    let TargetCommand::Ls(args) = what else {
+        return Err(Failure::refused(
+            "targets are added as [[target]] in the configuration file in this version",
+        ));
+    };
+    let answer: Value = run(Daemon::new(&args.daemon)?.get("targets", &[]))?;
+    if args.daemon.json {
+        return table::json(&answer);
+    }
+    let mut table = Table::new(["TARGET", "KIND", "URL", "HOST"]);
+    for target in answer["targets"].as_array().into_iter().flatten() {
+        table.row(["name", "kind", "url", "host"].map(|key| table::text(&target[key])));
+    }
+    table.print();
+    Ok(())
+}

@@ -1,0 +1,75 @@
+use std::path::Path;
+
+use anyhow::Context;
+use serde_json::{Value, json};
+
+use crate::{
+    cli::{Migration, Networks, RecoverArgs},
+    exit::Failure,
+};
+
+/// The body of `POST /api/v1/recoveries` that the arguments mean.
+pub(super) fn request(args: &RecoverArgs) -> Result<Value, Failure> {
+    let mut body = json!({
+        "point": args.point,
+        "mode": if args.mount { "live_mount" } else { "live_recovery" },
+        "target": target(args),
+    });
+    let mut set = |key: &str, value: Option<Value>| {
+        if let Some(value) = value {
+            body[key] = value;
+        }
+    };
+    set("repository", args.repository.clone().map(Value::from));
+    set("name", args.name.clone().map(Value::from));
+    set("migrate", destination(args.to_directory.as_deref(), args.to_datastore.as_deref())?);
+    set("migration", args.migration.map(migration));
+    set("expires_in_seconds", args.expires_in_seconds.map(Value::from));
+    set("power_on", args.no_power_on.then_some(Value::from(false)));
+    set("networks", args.networks.map(networks));
+    Ok(body)
+}
+
+fn target(args: &RecoverArgs) -> Value {
+    match (&args.target, &args.host) {
+        (None, _) => json!({ "kind": "export", "clients": args.clients }),
+        (Some(name), None) => json!({ "kind": "vsphere", "name": name }),
+        (Some(name), Some(host)) => json!({ "kind": "vsphere", "name": name, "host": host }),
+    }
+}
+
+/// Where a migration ends. A relative directory would mean another one to the appliance.
+pub(super) fn destination(
+    directory: Option<&Path>,
+    datastore: Option<&str>,
+) -> Result<Option<Value>, Failure> {
+    match (directory, datastore) {
+        (Some(directory), _) if !directory.is_absolute() => Err(Failure::refused(format!(
+            "--to-directory {} must be an absolute path on the appliance",
+            directory.display()
+        ))),
+        (Some(directory), _) => Ok(Some(json!({ "directory": directory }))),
+        (None, Some(datastore)) => Ok(Some(json!({ "datastore": datastore }))),
+        (None, None) => Ok(None),
+    }
+}
+
+fn migration(when: Migration) -> Value {
+    match when {
+        Migration::Automatic => "automatic".into(),
+        Migration::Manual => "manual".into(),
+    }
+}
+
+fn networks(what: Networks) -> Value {
+    match what {
+        Networks::Keep => "keep".into(),
+        Networks::Disconnect => "disconnect".into(),
+    }
+}
+
+pub(super) fn random_key() -> Result<String, Failure> {
+    let mut key = [0; 16];
+    getrandom::fill(&mut key).context("make a random key")?;
+    Ok(hex::encode(key))
+}

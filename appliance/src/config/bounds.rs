@@ -1,0 +1,211 @@
+use std::{collections::BTreeSet, ops::RangeInclusive, path::Path};
+
+use super::{Config, TargetEntry};
+
+const MIB: u64 = 1 << 20;
+const TIB: u64 = 1 << 40;
+const YEAR_SECONDS: u64 = 366 * 86_400;
+
+/// Says everything that is wrong with a configuration, with what to do about it.
+pub(super) fn check(config: &Config) -> Result<(), String> {
+    let mut found = Found::default();
+    found.absolute("state_dir", &config.state_dir);
+    cache(config, &mut found);
+    recovery(config, &mut found);
+    nfs(config, &mut found);
+    console(config, &mut found);
+    repositories(config, &mut found);
+    targets(config, &mut found);
+    if found.0.is_empty() { Ok(()) } else { Err(found.0.join("\n  ")) }
+}
+
+fn cache(config: &Config, found: &mut Found) {
+    let cache = &config.cache;
+    if let Some(dir) = &cache.root_dir {
+        found.absolute("cache.root_dir", dir);
+    }
+    found.within("cache.ram_bytes", cache.ram_bytes, 16 * MIB..=TIB);
+    if let Some(max) = cache.max_bytes {
+        found.within("cache.max_bytes", max, 64 * MIB..=1024 * TIB);
+    }
+    found.within("cache.min_free_percent", cache.min_free_percent.into(), 1..=90);
+}
+
+fn recovery(config: &Config, found: &mut Found) {
+    let recovery = &config.recovery;
+    found.within("recovery.reserve_min_bytes", recovery.reserve_min_bytes, 0..=1024 * TIB);
+    found.within("recovery.reserve_percent_of_vm", recovery.reserve_percent_of_vm.into(), 0..=100);
+    found.within("recovery.max_active", recovery.max_active as u64, 1..=1000);
+    found.within("recovery.max_queued", recovery.max_queued as u64, 0..=10_000);
+    found.within(
+        "recovery.mount_expires_seconds",
+        recovery.mount_expires_seconds,
+        60..=YEAR_SECONDS,
+    );
+    let mover = &config.mover;
+    found.within("mover.parallel", mover.parallel as u64, 1..=64);
+    if mover.max_bytes_per_second != 0 {
+        found.within("mover.max_bytes_per_second", mover.max_bytes_per_second, MIB..=TIB);
+    }
+    found.within("mover.settle_below_bytes", mover.settle_below_bytes, MIB..=TIB);
+    found.within("mover.max_passes", mover.max_passes as u64, 1..=1000);
+}
+
+fn nfs(config: &Config, found: &mut Found) {
+    let nfs = &config.nfs;
+    found.within("nfs.held_read_seconds", nfs.held_read_seconds, 1..=3600);
+    if nfs.advertise.is_some_and(|ip| ip.is_unspecified() || ip.is_multicast()) {
+        found.add("nfs.advertise must be the address that clients mount from");
+    }
+}
+
+fn console(config: &Config, found: &mut Found) {
+    let console = &config.console;
+    if !console.listen.ip().is_loopback() && !console.plain_http_beyond_loopback {
+        found.add(format!(
+            "console.listen = \"{}\" would send the admin token in the clear over the network: keep it on \
+             127.0.0.1 behind a TLS proxy or an SSH tunnel, or set \
+             console.plain_http_beyond_loopback = true if the network is trusted",
+            console.listen
+        ));
+    }
+    if let Some(file) = &console.token_file {
+        found.absolute("console.token_file", file);
+    }
+    if console.token_file.is_some() && console.token_credential.is_some() {
+        found.add("console.token_file and console.token_credential exclude each other");
+    }
+}
+
+fn repositories(config: &Config, found: &mut Found) {
+    let names = config.repository.iter().map(|entry| entry.name.as_str());
+    found.names("repository", names);
+    for entry in &config.repository {
+        found.absolute(&format!("repository \"{}\": path", entry.name), &entry.path);
+    }
+}
+
+fn targets(config: &Config, found: &mut Found) {
+    found.names("target", config.target.iter().map(|entry| entry.name.as_str()));
+    for entry in &config.target {
+        if entry.server.is_none() && config.nfs.advertise.is_none() {
+            found.add(format!(
+                "target \"{}\": hosts must know where to mount from: set nfs.advertise to this appliance's \
+                 address, or the target's own `server`",
+                entry.name
+            ));
+        }
+        target(entry, found);
+    }
+}
+
+fn target(entry: &TargetEntry, found: &mut Found) {
+    let name = format!("target \"{}\"", entry.name);
+    if entry.password_file.is_some() == entry.password_credential.is_some() {
+        found.add(format!("{name} needs one of password_file and password_credential"));
+    }
+    if entry.thumbprint.is_some() && entry.ca_file.is_some() {
+        found.add(format!("{name}: thumbprint and ca_file exclude each other"));
+    }
+    if entry.user.is_empty() {
+        found.add(format!("{name}: user is empty"));
+    }
+    for (key, file) in [("password_file", &entry.password_file), ("ca_file", &entry.ca_file)] {
+        if let Some(file) = file {
+            found.absolute(&format!("{name}: {key}"), file);
+        }
+    }
+}
+
+/// What was found wrong so far.
+#[derive(Default)]
+struct Found(Vec<String>);
+
+impl Found {
+    fn add(&mut self, text: impl Into<String>) {
+        self.0.push(text.into());
+    }
+
+    fn within(&mut self, key: &str, value: u64, bounds: RangeInclusive<u64>) {
+        if !bounds.contains(&value) {
+            let (least, most) = bounds.into_inner();
+            self.add(format!("{key} = {value} must be from {least} to {most}"));
+        }
+    }
+
+    fn absolute(&mut self, key: &str, path: &Path) {
+        if !path.is_absolute() {
+            self.add(format!("{key} = \"{}\" must be an absolute path", path.display()));
+        }
+    }
+
+    fn names<'a>(&mut self, what: &str, names: impl Iterator<Item = &'a str>) {
+        let mut seen = BTreeSet::new();
+        for name in names {
+            let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+            if name.is_empty() || name.len() > 64 || !name.chars().all(plain) {
+                self.add(format!(
+                    "{what} name \"{name}\" must be 1 to 64 letters, digits, dots, dashes or underscores"
+                ));
+            }
+            if !seen.insert(name) {
+                self.add(format!("{what} name \"{name}\" is used twice"));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::parse;
+    use super::*;
+
+    fn problem(text: &str) -> String {
+        match parse(text) {
+            Ok(config) => check(&config).expect_err(text),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn the_defaults_are_within_their_bounds() {
+        check(&Config::default()).unwrap();
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let cases = [
+            ("stat_dir = '/x'", "unknown field `stat_dir`"),
+            ("[cache]\nram = 5", "unknown field `ram`"),
+            ("[cache]\nram_bytes = 5", "cache.ram_bytes = 5 must be from 16777216"),
+            ("[cache]\nmin_free_percent = 95", "cache.min_free_percent = 95"),
+            ("[cache]\nmin_free_percent = 'lots'", "invalid type"),
+            ("[cache]\nroot_dir = 'here'", "must be an absolute path"),
+            ("[nfs]\nport = 70000", "70000"),
+            ("[nfs]\nportmap = 'maybe'", "unknown variant `maybe`"),
+            ("[console]\nlisten = '0.0.0.0:8480'", "plain_http_beyond_loopback"),
+            ("[[repository]]\nname = 'a b'\npath = '/x'", "letters"),
+            ("[[repository]]\nname = 'a'", "missing field `path`"),
+            (
+                "[[repository]]\nname='a'\npath='/x'\n[[repository]]\nname='a'\npath='/y'",
+                "used twice",
+            ),
+            ("[[target]]\nname='a'\nkind='vsphere'\nurl='u'\nuser='v'", "password_file"),
+            (
+                "[[target]]\nname='a'\nkind='vsphere'\nurl='u'\nuser='v'\npassword='secret'",
+                "unknown field `password`",
+            ),
+            ("[recovery]\nmax_active = 0", "recovery.max_active = 0 must be from 1"),
+        ];
+        for (text, expected) in cases {
+            let found = problem(text);
+            assert!(found.contains(expected), "{text}\n{found}");
+        }
+    }
+
+    #[test]
+    fn every_problem_is_told_at_once() {
+        let found = problem("state_dir = 'x'\n[cache]\nram_bytes = 1\n[mover]\nparallel = 0");
+        assert_eq!(found.lines().count(), 3, "{found}");
+    }
+}

@@ -1,0 +1,195 @@
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+};
+
+use rekindle_nfs::{ClientNet, HeldReadAnswer, Portmap};
+use serde::{Deserialize, Serialize};
+
+/// The configuration file. Every key has a default, and its unit in its name.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Config {
+    pub(crate) state_dir: PathBuf,
+    pub(crate) cache: CacheSection,
+    pub(crate) recovery: RecoverySection,
+    pub(crate) mover: MoverSection,
+    pub(crate) nfs: NfsSection,
+    pub(crate) console: ConsoleSection,
+    pub(crate) repository: Vec<RepositoryEntry>,
+    pub(crate) target: Vec<TargetEntry>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            state_dir: "/var/lib/rekindle".into(),
+            cache: CacheSection::default(),
+            recovery: RecoverySection::default(),
+            mover: MoverSection::default(),
+            nfs: NfsSection::default(),
+            console: ConsoleSection::default(),
+            repository: Vec::new(),
+            target: Vec::new(),
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct CacheSection {
+    pub(crate) root_dir: Option<PathBuf>,
+    pub(crate) ram_bytes: u64,
+    pub(crate) max_bytes: Option<u64>,
+    pub(crate) min_free_percent: u8,
+}
+
+impl Default for CacheSection {
+    fn default() -> Self {
+        Self { root_dir: None, ram_bytes: 256 << 20, max_bytes: None, min_free_percent: 5 }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct RecoverySection {
+    pub(crate) reserve_min_bytes: u64,
+    pub(crate) reserve_percent_of_vm: u8,
+    pub(crate) max_active: usize,
+    pub(crate) max_queued: usize,
+    pub(crate) mount_expires_seconds: u64,
+}
+
+impl Default for RecoverySection {
+    fn default() -> Self {
+        Self {
+            reserve_min_bytes: 20_000_000_000,
+            reserve_percent_of_vm: 15,
+            max_active: 32,
+            max_queued: 64,
+            mount_expires_seconds: 86_400,
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct MoverSection {
+    pub(crate) warm: bool,
+    pub(crate) parallel: usize,
+    pub(crate) max_bytes_per_second: u64,
+    pub(crate) settle_below_bytes: u64,
+    pub(crate) max_passes: usize,
+}
+
+impl Default for MoverSection {
+    fn default() -> Self {
+        Self {
+            warm: true,
+            parallel: 4,
+            max_bytes_per_second: 0,
+            settle_below_bytes: 64 << 20,
+            max_passes: 8,
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct NfsSection {
+    pub(crate) listen: IpAddr,
+    pub(crate) port: u16,
+    pub(crate) portmap: Portmap,
+    pub(crate) portmap_port: u16,
+    pub(crate) advertise: Option<IpAddr>,
+    pub(crate) held_read_seconds: u64,
+    pub(crate) held_read_answer: HeldReadAnswer,
+}
+
+impl Default for NfsSection {
+    fn default() -> Self {
+        Self {
+            listen: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            port: 2049,
+            portmap: Portmap::Own,
+            portmap_port: 111,
+            advertise: None,
+            held_read_seconds: 120,
+            held_read_answer: HeldReadAnswer::Jukebox,
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct ConsoleSection {
+    pub(crate) listen: SocketAddr,
+    pub(crate) plain_http_beyond_loopback: bool,
+    pub(crate) token_file: Option<PathBuf>,
+    pub(crate) token_credential: Option<String>,
+}
+
+impl Default for ConsoleSection {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8480)),
+            plain_http_beyond_loopback: false,
+            token_file: None,
+            token_credential: None,
+        }
+    }
+}
+
+/// A repository by name.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RepositoryEntry {
+    pub(crate) name: String,
+    pub(crate) path: PathBuf,
+}
+
+/// A vCenter or ESXi by name.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TargetEntry {
+    pub(crate) name: String,
+    pub(crate) kind: TargetKind,
+    pub(crate) url: String,
+    pub(crate) user: String,
+    pub(crate) password_file: Option<PathBuf>,
+    pub(crate) password_credential: Option<String>,
+    pub(crate) thumbprint: Option<String>,
+    pub(crate) ca_file: Option<PathBuf>,
+    pub(crate) host: Option<String>,
+    pub(crate) server: Option<String>,
+    pub(crate) datastore: Option<String>,
+    #[serde(default)]
+    pub(crate) clients: Vec<ClientNet>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum TargetKind {
+    Vsphere,
+}
+
+impl Config {
+    /// Where the cache's ring is.
+    pub(crate) fn cache_dir(&self) -> PathBuf {
+        self.cache.root_dir.clone().unwrap_or_else(|| self.state_dir.join("cache"))
+    }
+
+    /// The configured repositories; without any, the one in the state directory.
+    pub(crate) fn repositories(&self) -> Vec<RepositoryEntry> {
+        if self.has_default_repository() {
+            let path = self.state_dir.join("repository");
+            return vec![RepositoryEntry { name: super::DEFAULT_REPOSITORY.into(), path }];
+        }
+        self.repository.clone()
+    }
+
+    /// Whether the repository in the state directory is used, which is made when it is missing.
+    pub(crate) fn has_default_repository(&self) -> bool {
+        self.repository.is_empty()
+    }
+}

@@ -1,0 +1,110 @@
+use std::{path::PathBuf, sync::Arc, time::Instant};
+
+use rekindle_repo::{IngestOptions, IngestProgress, IngestReport, Repository};
+use serde_json::json;
+
+use super::work::{self, HowFar};
+use crate::{
+    cli::IngestArgs,
+    client::bytes,
+    config,
+    exit::{Failure, Kind},
+    logging,
+};
+
+/// `ingest`: a VM's files become a recovery point.
+pub(crate) fn ingest(args: &IngestArgs) -> Result<(), Failure> {
+    logging::command();
+    let source = source(args)?;
+    let repository = repository(args)?;
+    let options = IngestOptions {
+        name: args.name.clone(),
+        tags: args.tags.clone(),
+        ..IngestOptions::default()
+    };
+    let progress = Arc::new(IngestProgress::default());
+    let watched = Arc::clone(&progress);
+    let how_far = move || {
+        let counts = watched.counts();
+        HowFar { done: counts.done, total: counts.total }
+    };
+    let started = Instant::now();
+    let report = work::run("ingest", !args.json, how_far, move |cancel| {
+        rekindle_repo::ingest(&repository, &source, &options, &progress, cancel)
+    })?;
+    let seconds = started.elapsed().as_secs_f64();
+    if args.json {
+        print_json(&report, seconds)
+    } else {
+        print(&report, seconds)
+    }
+    Ok(())
+}
+
+/// Says early, and with the name as it was given, that there is nothing to read.
+fn source(args: &IngestArgs) -> Result<PathBuf, Failure> {
+    match args.source.try_exists() {
+        Ok(true) => Ok(args.source.clone()),
+        Ok(false) => {
+            let text = format!("{} does not exist", args.source.display());
+            Err(Failure::said(Kind::NotFound, text))
+        }
+        Err(e) => Err(Failure::refused(format!("cannot read {}: {e}", args.source.display()))),
+    }
+}
+
+/// The repository that is named, or the only one there is.
+fn repository(args: &IngestArgs) -> Result<Repository, Failure> {
+    if let Some(which) = &args.repository {
+        return super::open(which, &args.config);
+    }
+    let config = config::load(&args.config)?;
+    match config.repositories().as_slice() {
+        [only] => super::open_entry(&config, only),
+        several => {
+            let names: Vec<_> = several.iter().map(|entry| entry.name.as_str()).collect();
+            let text = format!("name the repository with --repository: {}", names.join(" or "));
+            Err(Failure::refused(text))
+        }
+    }
+}
+
+fn print_json(report: &IngestReport, seconds: f64) {
+    let point = &report.point;
+    let disks: Vec<_> = point
+        .disks
+        .iter()
+        .map(|disk| {
+            json!({
+                "key": disk.key,
+                "file_name": disk.file_name,
+                "format": disk.source_format,
+                "size_bytes": disk.size_bytes,
+                "stored_bytes": disk.stored_bytes,
+            })
+        })
+        .collect();
+    let shown = json!({
+        "point": point.id.to_string(),
+        "vm": { "id": point.vm.id.to_string(), "name": point.vm.name },
+        "created_at": point.created_at,
+        "tags": point.tags,
+        "disks": disks,
+        "counts": report.counts,
+        "seconds": seconds,
+    });
+    println!("{shown:#}");
+}
+
+fn print(report: &IngestReport, seconds: f64) {
+    let (point, counts) = (&report.point, &report.counts);
+    println!("recovery point {} of {}", point.id, point.vm.name);
+    println!(
+        "{} of disks in {seconds:.1} s: {} zero, {} known already, {} new stored in {}",
+        bytes(counts.total),
+        bytes(counts.zero),
+        bytes(counts.deduplicated),
+        bytes(counts.written),
+        bytes(counts.stored),
+    );
+}

@@ -1,0 +1,30 @@
+//! What is logged, where, and in which form.
+
+use std::io::{IsTerminal, stderr};
+
+use tracing_subscriber::{EnvFilter, fmt};
+
+/// The daemon's log on stderr: text on a terminal, else one JSON object per line. RUST_LOG selects;
+/// `info` by default.
+pub(crate) fn daemon() {
+    let builder = fmt().with_env_filter(filter("info")).with_writer(stderr);
+    if stderr().is_terminal() {
+        builder.init();
+    } else {
+        builder.json().flatten_event(true).init();
+    }
+}
+
+/// A command's log on stderr: only what a person should know, `warn` by default.
+pub(crate) fn command() {
+    fmt()
+        .with_env_filter(filter("warn"))
+        .with_writer(stderr)
+        .without_time()
+        .with_target(false)
+        .init();
+}
+
+fn filter(default: &str) -> EnvFilter {
+    EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default))
+}

@@ -1,0 +1,112 @@
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use rekindle_cache::{Cache, CacheConfig};
+use rekindle_disk::{Disks, DisksConfig};
+use rekindle_jobs::{Jobs, JobsConfig, JobsDeps, MoverConfig};
+use rekindle_nfs::{NfsConfig, NfsServer};
+use rekindle_repo::Repository;
+use rekindle_state::Database;
+
+use super::targets;
+use crate::{config::Config, exit::Failure, local};
+
+/// What the daemon is made of, opened from the bottom up.
+pub(super) struct Layers {
+    pub(super) repositories: BTreeMap<String, Repository>,
+    pub(super) cache: Arc<Cache>,
+    pub(super) disks: Arc<Disks>,
+    pub(super) nfs: NfsServer,
+    pub(super) jobs: Arc<Jobs>,
+}
+
+impl Layers {
+    /// Opens everything. When it returns, exports and disks are as they were before the last stop
+    /// or crash, and nothing listens yet.
+    pub(super) async fn open(config: &Config) -> Result<Self, Failure> {
+        let dir = &config.state_dir;
+        let db = Database::open(&dir.join("db")).context("open the state database")?;
+        let repositories = repositories(config)?;
+        let targets = targets::open(config)?;
+        let cache = Cache::open(cache(config)).context("open the cache")?;
+        let disks = Disks::open(&dir.join("overlay"), &db, DisksConfig::default())
+            .context("open the overlays")?;
+        let nfs = NfsServer::open(&dir.join("nfs"), nfs(config)).context("open the NFS server")?;
+        let deps = JobsDeps {
+            db,
+            disks: disks.clone(),
+            exports: nfs.exports(),
+            repositories: repositories.clone(),
+            cache: cache.clone(),
+            targets,
+            config: jobs(config),
+        };
+        let jobs = Jobs::open(deps).await.context("restore jobs and exports")?;
+        Ok(Self { repositories, cache, disks, nfs, jobs })
+    }
+
+    /// Leaves the cache warm and the journal empty for the next start. Neither is needed: what was
+    /// acknowledged is on disk.
+    pub(super) async fn close(self) {
+        let disks = self.disks.clone();
+        match tokio::task::spawn_blocking(move || disks.close()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the overlays are not closed cleanly"),
+            Err(error) => tracing::warn!(%error, "the overlays are not closed cleanly"),
+        }
+        self.cache.close().await;
+    }
+}
+
+fn repositories(config: &Config) -> Result<BTreeMap<String, Repository>, Failure> {
+    let open = |entry: &crate::config::RepositoryEntry| {
+        let repository = local::open_entry(config, entry).map_err(|mut failure| {
+            failure.cause = failure.cause.context(format!("open repository \"{}\"", entry.name));
+            failure
+        })?;
+        Ok((entry.name.clone(), repository))
+    };
+    config.repositories().iter().map(open).collect()
+}
+
+fn cache(config: &Config) -> CacheConfig {
+    CacheConfig {
+        root_dir: config.cache_dir(),
+        ram_bytes: config.cache.ram_bytes,
+        max_bytes: config.cache.max_bytes,
+        min_free_percent: config.cache.min_free_percent,
+    }
+}
+
+fn nfs(config: &Config) -> NfsConfig {
+    NfsConfig {
+        listen: config.nfs.listen,
+        port: config.nfs.port,
+        portmap: config.nfs.portmap,
+        portmap_port: config.nfs.portmap_port,
+        held_read_seconds: config.nfs.held_read_seconds,
+        held_read_answer: config.nfs.held_read_answer,
+        ..NfsConfig::default()
+    }
+}
+
+fn jobs(config: &Config) -> JobsConfig {
+    let recovery = &config.recovery;
+    let mut jobs = JobsConfig::new(config.state_dir.join("exports"));
+    jobs.own_dirs = vec![config.state_dir.clone(), config.cache_dir()];
+    jobs.own_dirs.extend(config.repositories().into_iter().map(|entry| entry.path));
+    jobs.server = config.nfs.advertise;
+    jobs.reserve_min_bytes = recovery.reserve_min_bytes;
+    jobs.reserve_percent_of_vm = recovery.reserve_percent_of_vm;
+    jobs.max_active = recovery.max_active;
+    jobs.max_queued = recovery.max_queued;
+    jobs.mount_expires = Duration::from_secs(recovery.mount_expires_seconds);
+    jobs.mover = MoverConfig {
+        warm: config.mover.warm,
+        parallel: config.mover.parallel,
+        max_bytes_per_second: config.mover.max_bytes_per_second,
+        settle_below_bytes: config.mover.settle_below_bytes,
+        max_passes: config.mover.max_passes,
+    };
+    jobs
+}

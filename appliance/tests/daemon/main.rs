@@ -1,0 +1,10 @@
+//! The real daemon as a process, from first start to last clean-up.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod console;
+mod disk_data;
+mod kill;
+mod nfs;
+mod process;
+mod recovery;
