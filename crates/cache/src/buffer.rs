@@ -10,7 +10,10 @@ const CLASSES: usize = 11;
 /// once.
 const CLASS_BYTES: usize = 4 << 20;
 
-static POOL: LazyLock<[Mutex<Vec<Box<[u8]>>>; CLASSES]> =
+/// Buffers of one size that nobody uses.
+type Class = Mutex<Vec<Box<[u8]>>>;
+
+static POOL: LazyLock<[Class; CLASSES]> =
     LazyLock::new(|| std::array::from_fn(|_| Mutex::new(Vec::new())));
 
 /// A buffer of at least the bytes asked for, with old bytes in it.

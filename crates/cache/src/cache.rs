@@ -96,26 +96,36 @@ impl Cache {
         // Held before boarding, so that nobody joins a flight that waits for its own turn.
         let turn = self.turn(plain_len, priority).await;
         let block = match self.board::<E>(*hash).await? {
-            Boarded::Landed(block) => block,
+            Boarded::Landed(block) => {
+                if priority == Priority::Guest {
+                    self.keep(&block);
+                }
+                block
+            }
             Boarded::Leading(seat) => {
                 let flight = self.clone().fly(seat, priority, turn, fetch);
                 finished(tokio::spawn(flight)).await?
             }
         };
-        match priority {
-            Priority::Guest => self.keep(&block),
+        if priority != Priority::Guest {
             // Waits for the ring's queue: the mover goes no faster than the ring can write.
-            Priority::Profile | Priority::Scan => self.ring.offer_in_turn(&block).await,
+            self.ring.offer_in_turn(&block).await;
         }
         Ok(block)
     }
 
     /// What the cache holds and has done.
     pub fn stats(&self) -> CacheStats {
-        self.counts.read(self.ram.bytes(), self.ring.blocks())
+        CacheStats {
+            ram_bytes: self.ram.bytes(),
+            ring_blocks: self.ring.blocks(),
+            in_flight: self.flights.count() as u64,
+            ..self.counts.read()
+        }
     }
 
-    /// Waits until the ring has read what an earlier process left and has written what it was given.
+    /// Waits until the ring has read what an earlier process left, has written what it was given, and
+    /// has looked at the file system's free space.
     pub async fn settle(&self) {
         self.ring.settle().await;
     }
@@ -211,16 +221,6 @@ impl Cache {
     fn keep(&self, block: &Block) {
         self.ram.put(block);
         self.ring.offer(block);
-    }
-
-    #[cfg(test)]
-    pub(crate) fn ring(&self) -> &Ring {
-        &self.ring
-    }
-
-    #[cfg(test)]
-    pub(crate) fn flights(&self) -> &Flights {
-        &self.flights
     }
 }
 

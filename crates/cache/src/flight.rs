@@ -38,7 +38,6 @@ impl Flights {
         Boarding::Lead(Seat { flights: self.clone(), hash, sender })
     }
 
-    #[cfg(test)]
     pub(crate) fn count(&self) -> usize {
         self.under_way.lock().len()
     }
@@ -57,8 +56,7 @@ impl Seat {
         self.hash
     }
 
-    /// Tells everyone who joined. The flight leaves the map first, in `drop`'s order below: who comes
-    /// later finds the block in the cache, or tries anew after an error.
+    /// Tells everyone who joined. The flight leaves the map first: who comes later finds the block in the cache, or tries anew after an error.
     pub(crate) fn land(self, landing: Landing) {
         self.flights.under_way.lock().remove(&self.hash);
         self.sender.send_replace(Some(landing));

@@ -30,6 +30,7 @@ impl Hasher for NameHasher {
 /// Checked blocks in RAM, weighed by their bytes. Admission and eviction are moka's TinyLFU: a block
 /// read once does not push out one read often.
 pub(crate) struct Ram {
+    bytes_max: u64,
     blocks: Cache<BlockHash, Block, ByName>,
 }
 
@@ -39,7 +40,7 @@ impl Ram {
             u32::try_from(block.bytes().len()).unwrap_or(u32::MAX).saturating_add(PER_BLOCK)
         };
         let blocks = Cache::builder().max_capacity(bytes).weigher(weigh);
-        Self { blocks: blocks.build_with_hasher(ByName::default()) }
+        Self { bytes_max: bytes, blocks: blocks.build_with_hasher(ByName::default()) }
     }
 
     pub(crate) fn get(&self, hash: &BlockHash) -> Option<Block> {
@@ -52,7 +53,9 @@ impl Ram {
     }
 
     pub(crate) fn put(&self, block: &Block) {
-        if !self.has(&block.hash()) {
+        // moka would take a block that can never fit and drop it later.
+        let fits = block.bytes().len() as u64 + u64::from(PER_BLOCK) <= self.bytes_max;
+        if fits && !self.has(&block.hash()) {
             self.blocks.insert(block.hash(), block.clone());
         }
     }

@@ -61,26 +61,10 @@ struct Shared {
 
 /// What the writer is asked to do, in the order asked.
 enum Order {
-    Write {
-        block: Block,
-        epoch: u32,
-        _room: OwnedSemaphorePermit,
-    },
-    GiveBack {
-        bytes: u64,
-        given: oneshot::Sender<u64>,
-    },
-    Settle {
-        settled: oneshot::Sender<()>,
-    },
-    Close {
-        closed: oneshot::Sender<()>,
-    },
-    /// End as a killed process does: the head stays without its footer.
-    #[cfg(test)]
-    Crash {
-        crashed: oneshot::Sender<()>,
-    },
+    Write { block: Block, epoch: u32, _room: OwnedSemaphorePermit },
+    GiveBack { bytes: u64, given: oneshot::Sender<u64> },
+    Settle { settled: oneshot::Sender<()> },
+    Close { closed: oneshot::Sender<()> },
 }
 
 impl Ring {
@@ -176,11 +160,6 @@ impl Ring {
     /// See [`crate::Cache::close`].
     pub(crate) async fn close(&self) {
         self.ask(|closed| Order::Close { closed }).await;
-    }
-
-    #[cfg(test)]
-    pub(crate) async fn crash(&self) {
-        self.ask(|crashed| Order::Crash { crashed }).await;
     }
 
     /// Sends an order and waits for the answer; `None` when the ring is closed.
@@ -296,3 +275,5 @@ fn lock(dir: &Path) -> std::io::Result<File> {
     Ok(file)
 }
 
+#[cfg(test)]
+mod min_free;

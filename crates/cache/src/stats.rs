@@ -25,6 +25,8 @@ pub struct CacheStats {
     pub misses: u64,
     /// Reads that joined a fetch under way instead of beginning one.
     pub joined: u64,
+    /// Reads of the ring's disk or of a repository under way.
+    pub in_flight: u64,
     /// Ring slots that failed a check and were forgotten.
     pub bad_slots: u64,
     /// Unused blocks dropped with their segment.
@@ -74,12 +76,11 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
-    pub(crate) fn read(&self, ram_bytes: u64, ring_blocks: u64) -> CacheStats {
+    /// All but what others know: `ram_bytes`, `ring_blocks` and `in_flight` are 0.
+    pub(crate) fn read(&self) -> CacheStats {
         CacheStats {
-            ram_bytes,
             ram_hits: self.ram_hits.get(),
             ring_bytes: self.ring_bytes.get(),
-            ring_blocks,
             ring_segments: self.ring_segments.get(),
             ring_hits: self.ring_hits.get(),
             ring_capacity_now: self.ring_capacity_now.get(),
@@ -91,6 +92,7 @@ impl Counts {
             reinserted: self.reinserted.get(),
             dropped: self.dropped.get(),
             free_bytes: self.free_bytes.get(),
+            ..CacheStats::default()
         }
     }
 }

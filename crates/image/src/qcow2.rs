@@ -15,7 +15,7 @@ const OFFSET_MASK: u64 = 0x00ff_ffff_ffff_fe00;
 const COMPRESSED: u64 = 1 << 62;
 const ZERO: u64 = 1;
 /// Entries of an L2 table looked at at once.
-const ENTRIES_AT_ONCE: usize = 64;
+const ENTRIES_AT_ONCE: usize = 512;
 
 /// Header and L1 table are in memory; L2 tables are read as they are needed, a few entries at a time from
 /// the page cache.

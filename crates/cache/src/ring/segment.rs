@@ -10,6 +10,9 @@ use rustix::io::{Errno, ReadWriteFlags};
 
 use super::record::{PAGE, Span, encode_header};
 
+/// Ids are counted from 1: none this large is ours, and the next one can always be counted.
+const IDS_END: u64 = 1 << 62;
+
 /// One file of the ring. Written once from front to back, then only read, then retired.
 pub(super) struct Segment {
     id: u64,
@@ -37,6 +40,9 @@ pub(super) fn path_of(dir: &Path, id: u64) -> PathBuf {
 pub(super) fn id_of(name: &str) -> Option<u64> {
     let hex = name.strip_prefix("ring-")?.strip_suffix(".seg")?;
     let id = (hex.len() == 16).then(|| u64::from_str_radix(hex, 16).ok())??;
+    if id >= IDS_END {
+        return None;
+    }
     (path_of(Path::new(""), id).as_os_str() == name).then_some(id)
 }
 
@@ -145,8 +151,13 @@ mod tests {
         let name = "ring-00000000000000ff.seg";
         assert_eq!(id_of(name), Some(255));
         assert_eq!(path_of(Path::new("/c"), 255), Path::new("/c").join(name));
-        for bad in ["ring-ff.seg", "ring-00000000000000FF.seg", "ring-+0000000000000ff.seg", "lock"]
-        {
+        for bad in [
+            "ring-ff.seg",
+            "ring-00000000000000FF.seg",
+            "ring-+0000000000000ff.seg",
+            "ring-ffffffffffffffff.seg",
+            "lock",
+        ] {
             assert_eq!(id_of(bad), None, "{bad}");
         }
     }

@@ -125,6 +125,7 @@ impl Writer {
             }
             Order::Settle { settled } => {
                 while self.read_newest_unread() {}
+                self.keep_min_free();
                 let _ = settled.send(());
             }
             Order::Close { closed } => {
@@ -132,13 +133,6 @@ impl Writer {
                 // Before the answer: who asked may open the directory at once.
                 let _ = self.lock.unlock();
                 let _ = closed.send(());
-                return After::End;
-            }
-            #[cfg(test)]
-            Order::Crash { crashed } => {
-                drop(self.head.take());
-                let _ = self.lock.unlock();
-                let _ = crashed.send(());
                 return After::End;
             }
         }
@@ -170,7 +164,8 @@ impl Writer {
     /// Begins a segment that `block` fits in, at the cost of the oldest ones. Returns those of their
     /// blocks that are to go round again; `None` if there is no room.
     fn next_head(&mut self, block: &Block) -> Option<Vec<Block>> {
-        self.seal_head();
+        // The directory may have been deleted under us: that loses speed and nothing else.
+        let _ = std::fs::create_dir_all(&self.dir);
         let own = self.bytes();
         let least = Head::bytes_for(block);
         let wanted = self.limits.segment_bytes(&self.dir, own).max(least);
@@ -178,14 +173,13 @@ impl Writer {
         if wanted > self.limits.capacity(&self.dir, own) / 2 {
             return None;
         }
+        self.seal_head();
         let survivors = self.prune(wanted, SURVIVORS_MAX.min(wanted / 2));
         let bytes = self.limits.spare(&self.dir, self.bytes()).min(wanted);
         (bytes >= least && self.begin_head(bytes)).then_some(survivors)
     }
 
     fn begin_head(&mut self, bytes: u64) -> bool {
-        // The directory may have been deleted under us: that loses speed and nothing else.
-        let _ = std::fs::create_dir_all(&self.dir);
         let created = Segment::create(&self.dir, self.next_id, bytes);
         self.next_id += 1;
         match created {

@@ -19,7 +19,7 @@ const TABLE_ENTRIES: u64 = 512;
 /// 16 MiB of grain directory: 128 TiB of the usual grains.
 const MAX_DIRECTORY_ENTRIES: u64 = 4 << 20;
 /// Entries looked at at once.
-const ENTRIES_AT_ONCE: usize = 64;
+const ENTRIES_AT_ONCE: usize = 512;
 const MAX_DESCRIPTOR_SECTORS: u64 = 2048;
 
 /// The header, "SparseExtentHeader" of the specification. Numbers are sectors and little-endian:
