@@ -7,6 +7,9 @@ use serde::de::DeserializeOwned;
 
 use crate::{Database, KEY_MAX, SCAN_MAX, StateError, VALUE_MAX};
 
+/// A key and its value.
+pub type Entry<V> = (Vec<u8>, V);
+
 /// Keys to raw bytes. A cheap handle.
 #[derive(Clone)]
 pub struct BytesKeyspace {
@@ -55,7 +58,7 @@ impl BytesKeyspace {
 
     /// All keys that start with `prefix` and their values, in key order. At most [`SCAN_MAX`]
     /// bytes, else `Refused`.
-    pub fn scan(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StateError> {
+    pub fn scan(&self, prefix: &[u8]) -> Result<Vec<Entry<Vec<u8>>>, StateError> {
         let mut found = Vec::new();
         let mut bytes = 0;
         self.visit(prefix, |key, value| {
@@ -108,7 +111,7 @@ impl<V: Serialize + DeserializeOwned> Keyspace<V> {
 
     /// All keys that start with `prefix` and their values, in key order. At most [`SCAN_MAX`]
     /// stored bytes, else `Refused`.
-    pub fn scan(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, V)>, StateError> {
+    pub fn scan(&self, prefix: &[u8]) -> Result<Vec<Entry<V>>, StateError> {
         let mut found = Vec::new();
         let mut bytes = 0;
         self.raw.visit(prefix, |key, json| {

@@ -41,7 +41,7 @@ mod keyspace;
 pub use batch::Batch;
 pub use database::Database;
 pub use error::StateError;
-pub use keyspace::{BytesKeyspace, Keyspace};
+pub use keyspace::{BytesKeyspace, Entry, Keyspace};
 
 /// Longest key, in bytes.
 pub const KEY_MAX: usize = 1 << 10;
