@@ -197,7 +197,7 @@ fn slice_of(block: &Block, range: Range<usize>) -> Result<Bytes, DiskError> {
 fn from_repo(error: Arc<RepoError>, at: u64) -> DiskError {
     match &*error {
         RepoError::Corrupt { .. } => {
-            DiskError::Corrupt(format!("recovery point at byte {at} ({error})"))
+            DiskError::Corrupt(format!("recovery point at byte {at}: {error}"))
         }
         RepoError::Unavailable { .. }
         | RepoError::Full

@@ -81,8 +81,16 @@ impl Disk {
     /// Makes the disk `size` bytes long, durably; what is new reads as zeros. A disk never shrinks:
     /// `Refused`.
     pub async fn set_size(&self, size: u64) -> Result<(), DiskError> {
-        let (overlay, records) = (self.overlay.clone(), self.records.clone());
-        read::blocking(move || overlay.grow(size, &records)).await
+        let (overlay, records, journal) =
+            (self.overlay.clone(), self.records.clone(), self.journal.clone());
+        read::blocking(move || {
+            let grown = overlay.grow(size, &records);
+            if let Some(lost) = overlay.lost() {
+                journal.stop(lost);
+            }
+            grown
+        })
+        .await
     }
 
     /// All acknowledged writes are durable already: this only says whether writes still work.
@@ -143,6 +151,9 @@ impl Disk {
     fn check(&self, range: &Range<u64>) -> Result<(), DiskError> {
         if self.overlay.gate.is_shut() {
             return Err(DiskError::Gone);
+        }
+        if let Some(lost) = self.overlay.lost() {
+            return Err(lost.clone());
         }
         let size = self.size();
         if range.start > range.end || range.end > size {

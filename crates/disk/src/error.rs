@@ -20,7 +20,7 @@ pub enum DiskError {
         source: Cause,
     },
     /// Never retry, raise an alarm: stored bytes do not match their checksum or make no sense.
-    #[error("{0} is corrupt")]
+    #[error("corrupt: {0}")]
     Corrupt(String),
     /// Free space on the overlay's file system, then retry. Nothing was changed.
     #[error("overlay file system is full")]
@@ -36,7 +36,8 @@ pub enum DiskError {
         size: u64,
     },
     /// A person must look: the overlay's device failed a write or a sync, and no further write of
-    /// any disk is acknowledged until the process restarts. Reads go on.
+    /// any disk is acknowledged until the process restarts. Reads go on, but of disks whose data
+    /// file's sync failed: what the page cache has of them may not be what was written.
     #[error("writes have stopped until restart")]
     Stopped(#[source] Cause),
     /// The disk was discarded, or never created.
@@ -60,7 +61,7 @@ impl From<StateError> for DiskError {
     fn from(error: StateError) -> Self {
         match error {
             StateError::Full => Self::Full,
-            StateError::Corrupt(text) => Self::Corrupt(format!("state database ({text})")),
+            StateError::Corrupt(text) => Self::Corrupt(format!("state database: {text}")),
             StateError::Unavailable(_) | StateError::Refused(_) => {
                 Self::Unavailable { verb: "keep overlay records", source: Arc::new(error) }
             }

@@ -161,7 +161,8 @@ impl Journal {
         self.ring.close();
     }
 
-    fn stop(&self, cause: &DiskError) {
+    /// Stops for good.
+    pub(crate) fn stop(&self, cause: &DiskError) {
         self.turn.stop(cause);
         self.queue.close(self.turn.stopped().unwrap_or(DiskError::Gone));
         self.ring.close();

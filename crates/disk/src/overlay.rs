@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
@@ -29,6 +29,8 @@ pub(crate) struct Overlay {
     dirty: Mutex<Dirty>,
     /// Whether there are records of it. Held by whoever writes or removes them.
     recorded: Mutex<bool>,
+    /// Why the data file cannot be vouched for any more.
+    lost: OnceLock<DiskError>,
 }
 
 /// What is newer in memory and page cache than on disk.
@@ -66,6 +68,7 @@ impl Overlay {
             grains: GrainTable::new(),
             dirty: Mutex::default(),
             recorded: Mutex::new(true),
+            lost: OnceLock::new(),
         })
     }
 
@@ -127,8 +130,23 @@ impl Overlay {
         self.file.allocate(range).map_err(|e| DiskError::io("reserve overlay space", e))
     }
 
+    /// Why the data file cannot be vouched for any more, if so: a write or sync of it failed, and
+    /// the kernel may have dropped what it held. The journal has it all; the next open replays.
+    pub(crate) fn lost(&self) -> Option<&DiskError> {
+        self.lost.get()
+    }
+
+    fn lose(&self, error: DiskError) -> DiskError {
+        let _ = self.lost.set(DiskError::Stopped(Arc::new(error.clone())));
+        error
+    }
+
     /// Makes a change visible that the journal already holds. Callers take turns, in its order.
     pub(crate) fn apply(&self, change: &Change<'_>) -> Result<(), DiskError> {
+        self.try_apply(change).map_err(|error| self.lose(error))
+    }
+
+    fn try_apply(&self, change: &Change<'_>) -> Result<(), DiskError> {
         let grains = grains_of(&change.range);
         match (change.bytes, change.before) {
             // Its bytes lie there already: `write_unseen`.
@@ -189,9 +207,13 @@ impl Overlay {
     /// First half of a checkpoint: the data file's bytes are durable when this returns.
     pub(crate) fn sync_data(&self) -> Result<(), DiskError> {
         if std::mem::take(&mut self.dirty.lock().data) && !self.gate.is_shut() {
-            self.file.sync().map_err(|e| DiskError::io("sync overlay", e))?;
+            return self.sync();
         }
         Ok(())
+    }
+
+    fn sync(&self) -> Result<(), DiskError> {
+        self.file.sync().map_err(|e| self.lose(DiskError::io("sync overlay", e)))
     }
 
     /// Second half of a checkpoint: the owners that changed are durable when this returns.
@@ -206,7 +228,8 @@ impl Overlay {
         records.put_leaves(&leaves.into_iter().map(record).collect::<Vec<_>>())
     }
 
-    /// Makes the disk `size` bytes long, durably. Only growth; less is `Refused`.
+    /// Makes the disk `size` bytes long, durably: the file first, then the record. Only growth; less
+    /// is `Refused`. If the sync fails, the overlay is [`Overlay::lost`], as after a checkpoint's.
     pub(crate) fn grow(&self, size: u64, records: &Records) -> Result<(), DiskError> {
         let recorded = self.recorded.lock();
         if !*recorded {
@@ -218,6 +241,7 @@ impl Overlay {
         }
         if size > self.size() {
             self.file.set_len(size).map_err(|e| DiskError::io("grow overlay", e))?;
+            self.sync()?;
             records.put_overlay(&self.id, &OverlayRecord { number: self.number, size })?;
             self.size.store(size, Ordering::Release);
         }

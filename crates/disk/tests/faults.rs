@@ -65,6 +65,30 @@ async fn a_failed_sync_stops_all_writes_until_the_next_open() {
     put(&a, 1, 3).await.unwrap();
 }
 
+/// What a failed sync of a data file lost is not served, and is there again after the next open.
+#[tokio::test]
+async fn a_failed_sync_of_the_data_is_replayed_and_not_guessed_at() {
+    for grow in [false, true] {
+        let storage = FaultyStorage::default();
+        let disks = open(&storage).unwrap();
+        let (a, b) = (disk(&disks, "a"), disk(&disks, "b"));
+        put(&a, 0, 1).await.unwrap();
+        storage.set_faults(Faults { fail_data_sync: true, ..Faults::default() });
+        match grow {
+            true => assert!(a.set_size(SIZE + 1).await.is_err()),
+            false => assert!(disks.checkpoint().is_err()),
+        }
+        storage.set_faults(Faults::default());
+        assert!(matches!(a.read(0..1, Priority::Guest).await, Err(DiskError::Stopped(_))));
+        assert!(a.try_read(0..1).unwrap().is_err());
+        assert!(matches!(put(&b, 0, 1).await, Err(DiskError::Stopped(_))));
+        assert_eq!(read(&b, 0, 4096).await, [0; 4096], "the other disk can be vouched for");
+        drop((a, b, disks));
+        let disks = open(&storage.after_cut(0)).unwrap();
+        assert_eq!(read(&disk(&disks, "a"), 0, 4096).await, [1; 4096]);
+    }
+}
+
 /// Invariant 7.
 #[tokio::test]
 async fn a_full_file_system_refuses_the_write_and_nothing_else() {

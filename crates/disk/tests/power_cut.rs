@@ -65,6 +65,8 @@ impl Write {
 /// What must be on the disk.
 struct Model {
     bytes: Vec<u8>,
+    /// How long the disk is at least. It grows, and nothing is written behind its first size.
+    size: u64,
     /// Writes without an answer, or with an error: old or new.
     unsure: Vec<Write>,
 }
@@ -72,12 +74,16 @@ struct Model {
 impl Model {
     fn new() -> Self {
         let bytes = (0..SIZE).map(|o| if o < BASE { pattern_byte(BASE_SEED, o) } else { 0 });
-        Self { bytes: bytes.collect(), unsure: Vec::new() }
+        Self { bytes: bytes.collect(), size: SIZE, unsure: Vec::new() }
     }
 
     /// Takes what was found after a cut, if it can be.
     fn accept(&mut self, found: &[u8]) -> Result<(), String> {
+        if (found.len() as u64) < self.size {
+            return Err(format!("the disk has {} bytes, not {}", found.len(), self.size));
+        }
         let mut wanted = self.bytes.clone();
+        wanted.resize(found.len(), 0);
         for write in &self.unsure {
             // Unsure writes do not overlap: each is there or it is not.
             if found[write.range()] == write.data[..] {
@@ -93,6 +99,7 @@ impl Model {
             );
             return Err(text);
         }
+        wanted.truncate(SIZE as usize);
         self.bytes = wanted;
         self.unsure.clear();
         Ok(())
@@ -111,7 +118,7 @@ fn open(storage: &FaultyStorage) -> Result<(Arc<Disks>, Arc<Disk>), DiskError> {
 }
 
 async fn read_all(disk: &Disk) -> Result<Vec<u8>, DiskError> {
-    Ok(concat(&disk.read(0..SIZE, Priority::Guest).await?).to_vec())
+    Ok(concat(&disk.read(0..disk.size(), Priority::Guest).await?).to_vec())
 }
 
 /// Up to four writes at once that do not overlap, but often share a grain.
@@ -143,6 +150,12 @@ async fn story(storage: &FaultyStorage, model: &mut Model, dice: &mut Dice, grou
                 }
             }
             2 => drop(disks.discard(&id("other"))),
+            3 => {
+                let size = disk.size() + dice.below(3000);
+                if disk.set_size(size).await.is_ok() {
+                    model.size = size;
+                }
+            }
             _ => {}
         }
         let writes = roll_group(dice, group as u8);

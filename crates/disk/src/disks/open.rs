@@ -109,16 +109,14 @@ fn load_overlay(
     let file = match storage.open(&dir.join(id.as_str()).join(DATA), Purpose::Data, false) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return Err(DiskError::Corrupt(format!(
-                "overlay of disk {id}: its data file is missing; it"
+                "overlay of disk {id}: its data file is missing"
             )));
         }
         opened => opened.map_err(io)?,
     };
     if file.len().map_err(io)? < record.size {
         // The length is made durable before the record, so bytes are missing.
-        return Err(DiskError::Corrupt(format!(
-            "overlay of disk {id}: its data file is short; it"
-        )));
+        return Err(DiskError::Corrupt(format!("overlay of disk {id}: its data file is short")));
     }
     let overlay = Overlay::new(id.clone(), record, file)?;
     overlay.load(records)?;

@@ -26,6 +26,8 @@ pub struct Faults {
     pub ignore_journal_sync: bool,
     /// The journal's sync with this number (from 0) fails, and loses what it should have kept.
     pub fail_journal_sync: Option<u64>,
+    /// Every sync of a data file fails, and loses what it should have kept.
+    pub fail_data_sync: bool,
     /// Bytes that data files may hold together.
     pub room: Option<u64>,
 }
@@ -344,7 +346,11 @@ impl FaultyFile {
         if ignored && !grown {
             return Ok(());
         }
-        if journal && faults.fail_journal_sync == Some(number) {
+        let failed = match journal {
+            true => faults.fail_journal_sync == Some(number),
+            false => faults.fail_data_sync,
+        };
+        if failed {
             // As Linux does: the dirty pages are dropped and the next sync would succeed.
             node.pending.clear();
             node.now.clone_from(&node.durable);
@@ -353,7 +359,7 @@ impl FaultyFile {
             node.durable.clone_from(&node.now);
         }
         world.journal_syncs += u64::from(journal);
-        if journal && faults.fail_journal_sync == Some(number) {
+        if failed {
             return Err(io::Error::other("sync failed"));
         }
         Ok(())

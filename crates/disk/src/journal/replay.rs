@@ -211,7 +211,7 @@ impl<'a> Replay<'a> {
 }
 
 fn missing(seq: u64) -> DiskError {
-    DiskError::Corrupt(format!("overlay journal: batch {seq} was acknowledged and is damaged; it"))
+    DiskError::Corrupt(format!("overlay journal: batch {seq} was acknowledged and is damaged"))
 }
 
 /// Reads `len` bytes at `at` into `buffer`; what lies behind the file's end is zeros.
