@@ -80,15 +80,24 @@ fn device(dir: &Path, len: usize, time: Duration) -> Result<f64, Box<dyn Error>>
     Ok(count as f64 / started.elapsed().as_secs_f64())
 }
 
-/// Writes a second and the slowest: how many, and the worst latency.
-async fn load(
-    disk: &Arc<Disk>,
-    depth: u64,
-    len: u64,
-    order: Order,
-    time: Duration,
-) -> (f64, Duration) {
-    let next = Arc::new(AtomicU64::new(0));
+/// What one load did.
+struct Load {
+    rate: f64,
+    slowest: Duration,
+    /// Of this whole process, for each write.
+    cpu_us: f64,
+}
+
+/// Microseconds of CPU that this process has used.
+fn cpu_us() -> f64 {
+    use nix::sys::resource::{UsageWho, getrusage};
+    use nix::sys::time::TimeValLike;
+    let usage = getrusage(UsageWho::RUSAGE_SELF);
+    usage.map_or(0.0, |u| (u.user_time() + u.system_time()).num_microseconds() as f64)
+}
+
+async fn load(disk: &Arc<Disk>, depth: u64, len: u64, order: Order, time: Duration) -> Load {
+    let (next, cpu) = (Arc::new(AtomicU64::new(0)), cpu_us());
     let started = Instant::now();
     let writers: Vec<_> = (0..depth)
         .map(|_| {
@@ -114,18 +123,23 @@ async fn load(
             })
         })
         .collect();
-    let (mut count, mut worst) = (0, Duration::ZERO);
+    let (mut count, mut slowest) = (0, Duration::ZERO);
     for writer in writers {
-        if let Ok((wrote, slowest)) = writer.await {
+        if let Ok((wrote, worst)) = writer.await {
             count += wrote;
-            worst = worst.max(slowest);
+            slowest = slowest.max(worst);
         }
     }
-    (count as f64 / started.elapsed().as_secs_f64(), worst)
+    let rate = count as f64 / started.elapsed().as_secs_f64();
+    Load { rate, slowest, cpu_us: (cpu_us() - cpu) / count as f64 }
 }
 
-fn report(what: &str, (rate, worst): (f64, Duration)) {
-    println!("{what:30} {rate:8.0} /s   slowest {:.1} ms", worst.as_secs_f64() * 1e3);
+fn report(what: &str, load: Load) {
+    let slowest = load.slowest.as_secs_f64() * 1e3;
+    println!(
+        "{what:30} {:8.0} /s   {:5.1} us CPU   slowest {slowest:.1} ms",
+        load.rate, load.cpu_us
+    );
 }
 
 /// Inline reads: how long one takes, and how many could not be answered so.

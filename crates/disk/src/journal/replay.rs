@@ -222,3 +222,85 @@ fn read(file: &DiskFile, buffer: &mut AlignedBuffer, at: u64, len: usize) -> Res
     buffer.bytes_mut()[done..].fill(0);
     Ok(())
 }
+
+#[cfg(all(test, feature = "testing"))]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::FaultyStorage;
+    use crate::file::{Purpose, Storage};
+
+    const KEY: u64 = 7;
+
+    /// Writes the batch `seq` with one entry of 4 KiB at `at`.
+    fn write(file: &DiskFile, at: u64, life: u64, seq: u64, durable: u64) {
+        let (mut head, mut payload) = (AlignedBuffer::new(ALIGN), AlignedBuffer::new(ALIGN));
+        let place = payload.extend(&[seq as u8; ALIGN]);
+        let crc = crc32c::crc32c(payload.bytes());
+        let len = ALIGN as u32;
+        let entry = Entry { overlay: 1, offset: seq * 4096, len, payload: Some(place), crc };
+        let header = Header { life, seq, durable, header_len: 0, payload_len: len, entries: 0 };
+        batch::encode(&mut head, header, std::iter::once(entry));
+        file.write_both(head.bytes(), payload.bytes(), at).unwrap();
+    }
+
+    /// The batches that a replay finds from the one with number 1 on.
+    fn replayed(files: &[DiskFile]) -> Result<Vec<u64>, DiskError> {
+        let record = JournalRecord {
+            segments: files.len() as u32,
+            segment_bytes: 1 << 16,
+            start: Position { seq: 1, segment: 0, at: 0 },
+            lives: vec![Life { key: KEY, first: 1, end: None }],
+        };
+        let mut found = Vec::new();
+        Replay::new(files, 1 << 16).run(&record, &mut |(_, range, bytes)| {
+            assert_eq!(bytes.unwrap()[0] as u64, range.start / 4096);
+            found.push(range.start / 4096);
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
+    fn files() -> Vec<DiskFile> {
+        let storage = Storage::Faulty(FaultyStorage::default());
+        let open = |name: &str| storage.open(Path::new(name), Purpose::Journal, true).unwrap();
+        vec![open("0"), open("1")]
+    }
+
+    #[test]
+    fn batches_are_found_across_segments_and_end_with_the_last() {
+        let files = files();
+        write(&files[0], 0, KEY, 1, 0);
+        write(&files[0], 8192, KEY, 2, 0);
+        write(&files[1], 0, KEY, 3, 2);
+        // Of the lap before: its number is not the expected one.
+        write(&files[1], 8192, KEY, 0, 0);
+        assert_eq!(replayed(&files).unwrap(), [1, 2, 3]);
+    }
+
+    /// A guest writes what it likes, also the image of a batch, and it may come to lie where the
+    /// next batch is looked for. It does not know the key.
+    #[test]
+    fn a_guests_forgery_is_no_batch() {
+        let files = files();
+        write(&files[0], 0, KEY, 1, 0);
+        write(&files[0], 8192, KEY + 1, 2, 1);
+        assert_eq!(replayed(&files).unwrap(), [1]);
+    }
+
+    #[test]
+    fn a_gap_that_a_later_batch_knows_of_is_corrupt() {
+        // Unacknowledged, the second may be missing although the third is there.
+        let torn = files();
+        write(&torn[0], 0, KEY, 1, 0);
+        write(&torn[0], 16384, KEY, 3, 1);
+        assert_eq!(replayed(&torn).unwrap(), [1]);
+        for (segment, at) in [(0, 16384), (1, 0), (1, 8192)] {
+            let damaged = files();
+            write(&damaged[0], 0, KEY, 1, 0);
+            write(&damaged[segment], at, KEY, 3, 2);
+            assert!(matches!(replayed(&damaged), Err(DiskError::Corrupt(_))), "{segment} {at}");
+        }
+    }
+}
