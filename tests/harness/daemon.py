@@ -9,7 +9,6 @@ import subprocess
 import time
 from pathlib import Path
 
-from .qemu import die_with_parent
 
 BAD = re.compile(r'"level":"(WARN|ERROR)"|panicked at')  # JSON lines, as they are written to a file
 READY_SECONDS = 60
@@ -59,8 +58,8 @@ class Daemon:
         """Starts it and returns once /readyz says yes."""
         where = ["--config", self.config] if self.config else ["--state-dir", self.state_dir]
         with open(self.log, "ab") as log:
-            self.process = subprocess.Popen([binary(), "serve", *where], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                            preexec_fn=die_with_parent)
+            # It ends with tests/netns at the latest. (PDEATHSIG would not do: it is sent when the *thread* that started it ends.)
+            self.process = subprocess.Popen([binary(), "serve", *where], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         until = time.monotonic() + READY_SECONDS
         while not self.ready():
             if self.process.poll() is not None:

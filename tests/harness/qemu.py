@@ -22,6 +22,7 @@ class Ended(Exception):
 
 
 def die_with_parent():
+    """For a child's start: it is killed when the thread that starts it ends, so that must be the main thread."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 

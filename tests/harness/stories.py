@@ -27,6 +27,13 @@ def main(story):
     sys.exit(0)
 
 
+def secret(path, text):
+    """A file that only its owner may read, as the daemon demands of secrets."""
+    path.touch(mode=0o600)
+    path.write_text(text)
+    return path
+
+
 def expect(what, condition):
     """A check of a story: says it when it holds, raises when it does not."""
     if not condition:

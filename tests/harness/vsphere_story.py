@@ -11,7 +11,7 @@ from pathlib import Path
 from . import recovery
 from .daemon import Daemon
 from .qemu import die_with_parent
-from .stories import expect
+from .stories import expect, secret
 
 MEBIBYTES = 32
 CONFIG = """\
@@ -55,9 +55,10 @@ class Simulator:
     It prints `ready URL thumbprint SHA1`; its door understands /guest, /copy-rate and /state (see tests/vsphere-standin).
     """
 
-    def __init__(self, command, password, host, door=None):
+    def __init__(self, command, log, password, host, door=None):
         self.password, self.host, self.url, self.address = password, host, None, door
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=die_with_parent)
+        with open(log, "wb") as errors:
+            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, preexec_fn=die_with_parent)
         for line in self.process.stdout:
             if line.startswith("admin "):
                 self.address = line.split()[1].removeprefix("http://")
@@ -102,7 +103,7 @@ def until_relocating(daemon, job):
 
 
 def story(folder, simulator):
-    (folder / "password").write_text(simulator.password)
+    secret(folder / "password", simulator.password)
     config = folder / "rekindle.toml"
     config.write_text(CONFIG.format(folder=folder, url=simulator.url, thumbprint=simulator.thumbprint, host=simulator.host))
     vmx, content = lay_down_backup(folder)
