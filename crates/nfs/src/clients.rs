@@ -92,9 +92,8 @@ mod tests {
 
     #[test]
     fn networks_hold_their_addresses_and_no_others() {
-        let within = |net: &str, ip: &str| {
-            net.parse::<ClientNet>().unwrap().contains(ip.parse().unwrap())
-        };
+        let within =
+            |net: &str, ip: &str| net.parse::<ClientNet>().unwrap().contains(ip.parse().unwrap());
         assert!(within("10.0.0.7", "10.0.0.7") && !within("10.0.0.7", "10.0.0.8"));
         assert!(within("10.0.0.0/24", "10.0.0.255") && !within("10.0.0.0/24", "10.0.1.0"));
         assert!(within("0.0.0.0/0", "1.2.3.4") && !within("0.0.0.0/0", "::1"));

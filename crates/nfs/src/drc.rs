@@ -3,7 +3,8 @@
 //! A client that got no reply sends its call again with the same xid, often over a new connection from another port.
 //! The key of a call is the client's address, xid, procedure, credential and all of the arguments. It counts as sent
 //! again if it comes over the connection of the first, or that one is closed, or the new one was opened after the
-//! first came, or a second has passed: two live connections of one host may use the same xid for two calls.
+//! first came, or a second has passed. Two live connections of one host may use the same xid for two calls; so one that
+//! comes within that second waits for it to pass: if the first connection is closed meanwhile, it was sent again.
 //!
 //! # Bounds
 //!
@@ -21,7 +22,8 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::timeout;
 
 const KEPT: Duration = Duration::from_secs(15 * 60);
 /// What an entry takes beside its reply.
@@ -31,7 +33,7 @@ const SETTLED: Duration = Duration::from_secs(1);
 
 /// The replies that are kept.
 #[derive(Clone)]
-pub(crate) struct Drc(Arc<Mutex<Kept>>);
+pub(crate) struct Drc(Arc<Mutex<Kept>>, Arc<Notify>);
 
 struct Kept {
     limit: usize,
@@ -63,6 +65,8 @@ pub(crate) enum Begun {
     Done(Bytes),
     /// It is being done.
     Running(oneshot::Receiver<Bytes>),
+    /// The same came a moment ago over another connection that is open.
+    Unsure,
     /// It is new; the ticket is for who does it.
     New(oneshot::Receiver<Bytes>, Ticket),
 }
@@ -77,14 +81,15 @@ pub(crate) struct Ticket {
 
 impl Drc {
     pub(crate) fn new(limit: usize) -> Self {
-        Self(Arc::new(Mutex::new(Kept {
+        let kept = Mutex::new(Kept {
             limit,
             bytes: 0,
             entries: HashMap::new(),
             order: VecDeque::new(),
             open: HashSet::new(),
             newest: 0,
-        })))
+        });
+        Self(Arc::new(kept), Arc::default())
     }
 
     /// A connection was opened. Numbers go up.
@@ -96,6 +101,26 @@ impl Drc {
 
     pub(crate) fn closed(&self, connection: u64) {
         self.0.lock().open.remove(&connection);
+        self.1.notify_waiters();
+    }
+
+    /// What to do with a call that was [`Begun::Unsure`]: waits until that is known.
+    pub(crate) async fn settle(&self, key: CallKey, connection: u64) -> Begun {
+        let settled = timeout(SETTLED, async {
+            loop {
+                let mut closed = std::pin::pin!(self.1.notified());
+                closed.as_mut().enable();
+                match self.begin(key, connection) {
+                    Begun::Unsure => closed.await,
+                    begun => return begun,
+                }
+            }
+        });
+        settled.await.unwrap_or_else(|_| {
+            let (sender, receiver) = oneshot::channel();
+            let ticket = Ticket { drc: self.clone(), key: None, alone: Some(sender) };
+            Begun::New(receiver, ticket)
+        })
     }
 
     /// Looks a call up and, if it is new, notes that it is being done.
@@ -117,10 +142,7 @@ impl Drc {
                     Begun::Running(receiver)
                 }
             },
-            (Some(false), _) => {
-                let ticket = Ticket { drc: self.clone(), key: None, alone: Some(sender) };
-                Begun::New(receiver, ticket)
-            }
+            (Some(false), _) => Begun::Unsure,
             _ => {
                 let state = State::Running(vec![sender]);
                 let newest = kept.newest;
@@ -220,15 +242,29 @@ mod tests {
         assert!(matches!(drc.begin([7; 16], 2), Begun::Done(_)));
     }
 
-    #[test]
-    fn two_live_connections_may_use_one_xid_for_two_calls() {
+    #[tokio::test]
+    async fn two_live_connections_may_use_one_xid_for_two_calls() {
         let drc = Drc::new(1 << 20);
         drc.opened(1);
         drc.opened(2);
         new(&drc, 7, 1).finish(Bytes::from_static(b"first"));
-        new(&drc, 7, 2).finish(Bytes::from_static(b"second"));
-        drc.closed(1);
-        assert!(matches!(drc.begin([7; 16], 2), Begun::Done(r) if r == "first"));
+        assert!(matches!(drc.begin([7; 16], 2), Begun::Unsure));
+        let Begun::New(second, ticket) = drc.settle([7; 16], 2).await else { panic!() };
+        ticket.finish(Bytes::from_static(b"second"));
+        assert_eq!(second.await.unwrap(), "second");
+    }
+
+    #[tokio::test]
+    async fn a_call_is_the_same_once_the_first_connection_is_closed() {
+        let drc = Drc::new(1 << 20);
+        drc.opened(1);
+        drc.opened(2);
+        new(&drc, 7, 1).finish(Bytes::from_static(b"first"));
+        let (closing, waiting) = (drc.clone(), drc.clone());
+        let settled = tokio::spawn(async move { waiting.settle([7; 16], 2).await });
+        tokio::task::yield_now().await;
+        closing.closed(1);
+        assert!(matches!(settled.await.unwrap(), Begun::Done(r) if r == "first"));
     }
 
     #[tokio::test]

@@ -36,8 +36,8 @@ pub(crate) use intents::CallKey;
 pub(crate) use lookup::LONGEST_NAME;
 pub(crate) use open_files::OpenFiles;
 pub(crate) use setattr::Changes;
-pub use space::{Space, SpaceProvider};
 pub(crate) use space::SpaceView;
+pub use space::{Space, SpaceProvider};
 pub(crate) use stats::{Session, Stats};
 pub use view::{ExportView, SessionView};
 

@@ -85,9 +85,12 @@ impl Exports {
 
     /// Ends an export; its handles are stale from then on. Idempotent. The directory stays.
     pub fn remove(&self, name: &str) -> Result<(), NfsError> {
-        let mut table = self.0.table.write();
-        if let Some(export) = table.by_name.remove(name) {
-            table.by_id.remove(&export.id());
+        let removed = {
+            let mut table = self.0.table.write();
+            let removed = table.by_name.remove(name);
+            removed.inspect(|export| drop(table.by_id.remove(&export.id())))
+        };
+        if let Some(export) = removed {
             export.close();
             tracing::info!(export = name, "no longer exported");
         }
@@ -133,9 +136,8 @@ impl Exports {
 
 fn check_name(name: &str) -> Result<(), NfsError> {
     let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-    let is_good = (1..=200).contains(&name.len())
-        && !name.starts_with('.')
-        && name.bytes().all(good);
+    let is_good =
+        (1..=200).contains(&name.len()) && !name.starts_with('.') && name.bytes().all(good);
     match is_good {
         true => Ok(()),
         false => Err(NfsError::Refused(format!("{name:?} is no name for an export"))),

@@ -57,6 +57,8 @@ mod rpc;
 mod server;
 mod service;
 mod store;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod wire;
 
 pub use clients::{ClientNet, ParseClientError};

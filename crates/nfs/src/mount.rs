@@ -51,7 +51,12 @@ pub(crate) fn call(
     Ok(())
 }
 
-fn mnt(service: &Service, peer: &Peer, mut args: Args<'_>, out: &mut Vec<u8>) -> Result<(), Garbage> {
+fn mnt(
+    service: &Service,
+    peer: &Peer,
+    mut args: Args<'_>,
+    out: &mut Vec<u8>,
+) -> Result<(), Garbage> {
     let path = args.opaque(LONGEST_PATH)?;
     match find(service, peer, path) {
         Ok((export, node)) => {

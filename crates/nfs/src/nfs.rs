@@ -17,8 +17,8 @@ use crate::service::{Outcome, Peer, Service, count};
 use crate::wire::{Args, Garbage, Put};
 use bytes::Bytes;
 use nfsserve::nfs::nfsstat3::*;
-use nfsserve::nfs::{fattr3, wcc_attr};
 pub(crate) use nfsserve::nfs::{PROGRAM, VERSION};
+use nfsserve::nfs::{fattr3, wcc_attr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use subtle::ConstantTimeEq;
@@ -52,7 +52,11 @@ pub(crate) fn resolve(service: &Service, peer: &Peer, handle: &[u8]) -> Result<A
     let export = service.exports.by_id(named.export).ok_or_else(gone)?;
     if !export.allows(peer.ip) {
         count(&service.counters.refused);
-        return Err(NFS3ERR_ACCES);
+        // Who guesses does not learn which exports there are.
+        return Err(match service.exports.is_genuine(&named) {
+            true => NFS3ERR_ACCES,
+            false => NFS3ERR_BADHANDLE,
+        });
     }
     match export.node(named.file) {
         Some(node) if bool::from(node.mac.ct_eq(&named.mac)) => Ok(At { export, node }),

@@ -19,9 +19,9 @@ use clients::Clients;
 use connection::Connection;
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
+use std::future::Future;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
@@ -123,6 +123,11 @@ impl NfsServer {
             bound: Arc::new(watch::Sender::new(None)),
             next_connection: Arc::new(AtomicU64::new(1)),
         })
+    }
+
+    #[cfg(feature = "testing")]
+    pub(crate) fn service(&self) -> &Arc<Service> {
+        &self.shared.service
     }
 
     /// The server's exports.

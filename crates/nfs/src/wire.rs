@@ -155,6 +155,9 @@ mod tests {
     fn lengths_that_lie_are_garbage() {
         assert_eq!(Args::new(&[0xff; 4]).opaque(usize::MAX), Err(Garbage));
         assert_eq!(Args::new(&[0, 0, 0, 2, 1, 2]).opaque(8), Err(Garbage), "no padding");
-        assert_eq!(Args::new(&[0, 0, 0, 9, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 0, 0]).opaque(8), Err(Garbage));
+        assert_eq!(
+            Args::new(&[0, 0, 0, 9, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 0, 0]).opaque(8),
+            Err(Garbage)
+        );
     }
 }

@@ -127,7 +127,9 @@ pub(crate) fn write_key(
     ];
     // Odd multipliers spread each word over the whole key.
     let mixed = head.iter().fold(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835_u128, |key, word| {
-        (key ^ u128::from(*word)).wrapping_mul(0xda94_2042_e4dd_58b5_9e37_79b9_7f4a_7c15).rotate_left(59)
+        (key ^ u128::from(*word))
+            .wrapping_mul(0xda94_2042_e4dd_58b5_9e37_79b9_7f4a_7c15)
+            .rotate_left(59)
     });
     mixed ^ u128::from(crc32c::crc32c(data)) << 48
 }

@@ -63,6 +63,7 @@ impl Export {
         let entries = self.folder(dir)?;
         self.check_name(dir, name)?;
         let mut intents = self.names.lock();
+        self.folder(dir)?;
         let found = self.shared.cookies.find(&entries.read(), name).map(|(_, entry)| entry.id);
         if let Some(node) = found.and_then(|id| self.node(id)) {
             let dir_fd = self.open_dir(dir)?;
@@ -74,7 +75,6 @@ impl Export {
             };
         }
         caller.may(dir, WRITE | EXEC)?;
-        self.folder(dir)?;
         self.room(dir, new)?;
         let dir_fd = self.open_dir(dir)?;
         let identity = self.new_identity(caller, dir, new, set)?;
@@ -150,7 +150,9 @@ impl Export {
         };
         let inherits = dir_mode & SETGID != 0;
         let (kind, default_mode, rdev, verifier) = match new {
-            New::File(Creation::Exclusive(verifier)) => (Kind::File, 0o600, (0, 0), Some(*verifier)),
+            New::File(Creation::Exclusive(verifier)) => {
+                (Kind::File, 0o600, (0, 0), Some(*verifier))
+            }
             New::File(_) => (Kind::File, 0o644, (0, 0), None),
             New::Dir => (Kind::Dir, 0o755, (0, 0), None),
             New::Symlink(_) => (Kind::Symlink, 0o777, (0, 0), None),
@@ -208,7 +210,9 @@ impl Export {
     ) -> Result<Body, Status> {
         identity.write(file).map_err(errno_status)?;
         let target = match new {
-            New::Symlink(target) if target.len() > LONGEST_TARGET => return Err(NFS3ERR_NAMETOOLONG),
+            New::Symlink(target) if target.len() > LONGEST_TARGET => {
+                return Err(NFS3ERR_NAMETOOLONG);
+            }
             New::Symlink(target) => Some(&target[..]),
             _ => content,
         };

@@ -4,7 +4,7 @@ use super::node::Node;
 use super::write_queue::{Change, Outcome, drain};
 use super::{Export, Status, status};
 use bytes::Bytes;
-use nfsserve::nfs::nfsstat3::NFS3ERR_IO;
+use nfsserve::nfs::nfsstat3::{NFS3ERR_IO, NFS3ERR_STALE};
 use rustix::io::ReadWriteFlags;
 use std::fs::File;
 use std::io::IoSliceMut;
@@ -60,6 +60,9 @@ impl Export {
         data: Bytes,
     ) -> Result<oneshot::Receiver<Outcome>, Status> {
         let body = node.must_be_file()?;
+        if self.is_closed() {
+            return Err(NFS3ERR_STALE);
+        }
         let (outcome, must_drain) = body.writes.push(Change::Write { at, data });
         if must_drain {
             let (export, node) = (self.clone(), node.clone());

@@ -3,9 +3,9 @@
 //! The disk's id is recorded on the file, so that the file is found again wherever a client moved it, and a file
 //! whose disk is not attached is known as such: its READs and WRITEs wait, and never see the placeholder's bytes.
 
+use super::create::{Creation, New};
 use super::identity::DiskMark;
 use super::local::{local_name, not_there};
-use super::create::{Creation, New};
 use super::node::{Body, DiskSlot, Kind, Node};
 use super::{Export, Status};
 use crate::NfsError;
@@ -73,7 +73,8 @@ impl Export {
     /// Lets go of the disk. Its file stays; READs and WRITEs of it wait until it is attached again.
     pub fn detach_disk(&self, id: &DiskId) {
         if let Some(node) = self.disk_node(id)
-            && let Some(slot) = node.file().and_then(|body| body.disk.write().as_mut().map(|s| s.disk.take()))
+            && let Some(slot) =
+                node.file().and_then(|body| body.disk.write().as_mut().map(|s| s.disk.take()))
         {
             drop(slot);
         }

@@ -92,7 +92,8 @@ impl Export {
     /// The bytes of a small file; `None` if there is none at this path. Refuses files over 1 MiB and disks.
     pub fn read_file(&self, path: &Path) -> Result<Option<Vec<u8>>, NfsError> {
         let Some(node) = self.local(path) else { return Ok(None) };
-        let is_small = node.kind == Kind::File && node.disk().is_none() && node.size() <= READ_LIMIT;
+        let is_small =
+            node.kind == Kind::File && node.disk().is_none() && node.size() <= READ_LIMIT;
         if !is_small {
             return Err(NfsError::Refused(format!("{} is not a small file", path.display())));
         }

@@ -60,7 +60,7 @@ impl Export {
         dir: &'a Arc<Node>,
     ) -> Result<&'a parking_lot::RwLock<super::node::Entries>, Status> {
         let entries = dir.entries().ok_or(NFS3ERR_NOTDIR)?;
-        match self.nodes.read().contains_key(&dir.id) {
+        match self.nodes.read().contains_key(&dir.id) && !self.is_closed() {
             true => Ok(entries),
             false => Err(NFS3ERR_STALE),
         }

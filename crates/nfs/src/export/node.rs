@@ -117,8 +117,8 @@ pub(crate) struct Meta {
 
 impl Meta {
     pub(crate) fn data_changed(&mut self) {
-        self.mtime = self.mtime.max(self.ctime).after();
-        self.ctime = self.mtime;
+        self.ctime = self.ctime.after();
+        self.mtime = self.ctime;
     }
 
     pub(crate) fn changed(&mut self) {

@@ -26,7 +26,8 @@ impl OpenFiles {
         let oldest = held.pop_front();
         drop(held);
         // Those who use it have it open until they are done.
-        if let Some(file) = oldest.as_ref().and_then(Weak::upgrade).as_deref().and_then(Node::file) {
+        if let Some(file) = oldest.as_ref().and_then(Weak::upgrade).as_deref().and_then(Node::file)
+        {
             *file.open.lock() = None;
         }
     }

@@ -32,6 +32,8 @@ impl Export {
             }
         }
         let mut intents = self.names.lock();
+        self.folder(from.0)?;
+        self.folder(to.0)?;
         let (from_fd, to_fd) = (self.open_dir(from.0)?, self.open_dir(to.0)?);
         let source = self.at(from);
         let target = self.at(to);
@@ -185,6 +187,7 @@ impl Export {
             return Err(NFS3ERR_INVAL);
         }
         let mut intents = self.names.lock();
+        self.folder(dir)?;
         let dir_fd = self.open_dir(dir)?;
         if let Some(taken) = self.at((dir, name)) {
             let again = call.and_then(|call| intents.find(dir.id, &dir_fd, call));

@@ -47,7 +47,10 @@ struct Scan<'a> {
 pub(crate) fn scan(shared: &Shared, root_dir: &OwnedFd) -> Result<Scanned, NfsError> {
     let fail = |e: Errno| NfsError::os("scan the export's directory")(e);
     clear_staging(root_dir).map_err(fail)?;
-    let stat = rustix::fs::fstat(root_dir).map_err(fail)?;
+    let mut stat = rustix::fs::fstat(root_dir).map_err(fail)?;
+    // The directory is closed to other users of this machine, and its root open to those of clients, as far as the
+    // modes of what is in it go.
+    stat.st_mode |= 0o055;
     let identity = identify(shared, root_dir, &stat, Kind::Dir, |_| false).map_err(fail)?;
     let mut scan = Scan {
         shared,
@@ -59,10 +62,17 @@ pub(crate) fn scan(shared: &Shared, root_dir: &OwnedFd) -> Result<Scanned, NfsEr
     };
     let root = scan.node(&identity, &stat, Body::Dir(RwLock::default()), None);
     scan.nodes.insert(root.id, root.clone());
-    let top = Frame { dir: root_dir.try_clone().map_err(NfsError::io("scan"))?, node: root.clone(), folders: Vec::new() };
+    let top = Frame {
+        dir: root_dir.try_clone().map_err(NfsError::io("scan"))?,
+        node: root.clone(),
+        folders: Vec::new(),
+    };
     scan.tree(top).map_err(fail)?;
     if scan.foreign > 0 {
-        tracing::warn!(entries = scan.foreign, "links and special files in the export's directory are not served");
+        tracing::warn!(
+            entries = scan.foreign,
+            "links and special files in the export's directory are not served"
+        );
     }
     Ok(Scanned { root, nodes: scan.nodes, disks: scan.disks })
 }
@@ -80,7 +90,9 @@ impl Scan<'_> {
             if frames.len() > 2000 {
                 return Err(Errno::LOOP);
             }
-            let Some(mut inner) = self.enter(frames.last().ok_or(Errno::IO)?, &name)? else { continue };
+            let Some(mut inner) = self.enter(frames.last().ok_or(Errno::IO)?, &name)? else {
+                continue;
+            };
             self.fill(&mut inner)?;
             frames.push(inner);
         }
@@ -89,7 +101,8 @@ impl Scan<'_> {
 
     fn enter(&mut self, frame: &Frame, name: &[u8]) -> Result<Option<Frame>, Errno> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let dir = rustix::fs::openat(&frame.dir, super::lookup::name_of(name), flags, Mode::empty())?;
+        let dir =
+            rustix::fs::openat(&frame.dir, super::lookup::name_of(name), flags, Mode::empty())?;
         let stat = rustix::fs::fstat(&dir)?;
         let nodes = &self.nodes;
         let identity = identify(self.shared, &dir, &stat, Kind::Dir, |id| nodes.contains_key(&id))?;
@@ -164,7 +177,11 @@ impl Scan<'_> {
 
     fn node(&self, identity: &Identity, stat: &Stat, body: Body, link: Option<Link>) -> Arc<Node> {
         let mac = self.shared.handles.mac(self.export, identity.id);
-        let meta = meta(identity, stat, link);
+        let mut meta = meta(identity, stat, link);
+        if identity.disk.is_some() {
+            // When it was last written is not known: a time that no client has seen makes them look again.
+            meta.data_changed();
+        }
         Arc::new(Node::new(identity, stat.st_ino, mac, body, meta))
     }
 

@@ -5,7 +5,9 @@ use super::node::{Kind, Meta, Node, Time};
 use super::write_queue::{Change, drain};
 use super::{Export, Status, errno_status, status};
 use nfsserve::nfs::nfsstat3::*;
-use nfsserve::nfs::{nfstime3, sattr3, set_atime, set_gid3, set_mode3, set_mtime, set_size3, set_uid3};
+use nfsserve::nfs::{
+    nfstime3, sattr3, set_atime, set_gid3, set_mode3, set_mtime, set_size3, set_uid3,
+};
 use rustix::fs::{OFlags, Timespec, Timestamps};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -188,9 +190,7 @@ impl Export {
     fn open_any(&self, node: &Node) -> Result<OwnedFd, Status> {
         match node.kind {
             Kind::Dir => self.open_dir(node),
-            Kind::File => {
-                Ok(self.open_file(node)?.try_clone().map_err(|e| status(&e))?.into())
-            }
+            Kind::File => Ok(self.open_file(node)?.try_clone().map_err(|e| status(&e))?.into()),
             _ => self.open(node, OFlags::RDONLY),
         }
     }

@@ -67,9 +67,10 @@ impl Export {
         sizes.fold(0, u64::saturating_add)
     }
 
-    /// Ends the export: calls that still come find it stale.
+    /// Ends the export: calls that still come find it stale. Waits for a change that is being made.
     pub(crate) fn close(&self) {
         self.removed.store(true, Ordering::Release);
+        drop(self.names.lock());
     }
 
     pub(crate) fn is_closed(&self) -> bool {

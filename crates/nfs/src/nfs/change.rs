@@ -13,6 +13,7 @@ use crate::wire::{Args, Garbage, Put};
 use bytes::Bytes;
 use nfsserve::nfs::nfsstat3::*;
 use nfsserve::nfs::{nfstime3, sattr3};
+use std::future::Future;
 use std::sync::Arc;
 
 /// NFS3_PATHLEN is the server's to choose.
@@ -20,13 +21,30 @@ const LONGEST_TARGET: usize = 4096;
 
 /// A change, decoded, with all it needs to be made later.
 enum Change {
-    SetAttr { changes: Result<Changes, Status>, guard: Option<nfstime3> },
-    Make { name: Bytes, new: New, changes: Result<Changes, Status> },
+    SetAttr {
+        changes: Result<Changes, Status>,
+        guard: Option<nfstime3>,
+    },
+    Make {
+        name: Bytes,
+        new: New,
+        changes: Result<Changes, Status>,
+    },
     /// MKNOD of a kind that it cannot make.
     BadType,
-    Remove { name: Bytes, folders: bool },
-    Rename { name: Bytes, to: Result<At, Status>, to_name: Bytes },
-    Link { to: Result<At, Status>, name: Bytes },
+    Remove {
+        name: Bytes,
+        folders: bool,
+    },
+    Rename {
+        name: Bytes,
+        to: Result<At, Status>,
+        to_name: Bytes,
+    },
+    Link {
+        to: Result<At, Status>,
+        name: Bytes,
+    },
 }
 
 /// A change and for whom it is made.
@@ -50,30 +68,24 @@ impl Request<'_> {
         let service = self.service.clone();
         let key = call_key(&service.call_key, self.peer.ip, self.call);
         let (xid, procedure) = (self.call.xid, self.call.procedure);
-        let begun = service.drc.begin(key, self.peer.connection);
         let order = Order { xid, procedure, caller: self.caller, at: self.at, change, key };
-        let reply = match begun {
+        let connection = self.peer.connection;
+        let begun = match service.drc.begin(key, connection) {
             Begun::Done(reply) => {
                 count(&service.counters.replayed);
                 out.extend_from_slice(&reply);
                 return Ok(Outcome::Reply);
             }
-            Begun::Running(reply) => {
-                count(&service.counters.replayed);
-                reply
-            }
-            Begun::New(reply, ticket) => {
-                tokio::spawn(async move { ticket.finish(make(service, order).await) });
-                reply
-            }
+            begun => begun,
         };
-        Ok(Outcome::Later(Box::pin(async move {
-            match reply.await {
-                Ok(reply) => Late::from(reply.to_vec()),
-                // It came to grief on its way, which it logged.
-                Err(_) => failure(xid, procedure, NFS3ERR_SERVERFAULT),
-            }
-        })))
+        Ok(Outcome::Later(match begun {
+            Begun::Unsure => Box::pin(async move {
+                let begun = service.drc.settle(key, connection).await;
+                reply(service, order, begun).await
+            }),
+            // A new call is begun now: it is done also if its connection goes.
+            begun => Box::pin(reply(service, order, begun)),
+        }))
     }
 
     fn decode(&self, mut args: Args<'_>, record: &Bytes) -> Result<Change, Garbage> {
@@ -155,6 +167,35 @@ fn node(args: &mut Args<'_>, name: Bytes) -> Result<Change, Garbage> {
     Ok(Change::Make { name, new: New::Special(kind, rdev), changes: Changes::try_from(&set) })
 }
 
+/// The reply to a call of which this is known. A new call is begun at once; what is returned only waits for it.
+fn reply(
+    service: Arc<Service>,
+    order: Order,
+    begun: Begun,
+) -> impl Future<Output = Late> + Send + 'static {
+    let (xid, procedure) = (order.xid, order.procedure);
+    let known = match begun {
+        Begun::Done(reply) => Ok(reply),
+        Begun::Running(waiting) => Err(waiting),
+        // Whoever settled it left none unsure.
+        Begun::Unsure => Ok(failure(xid, procedure, NFS3ERR_JUKEBOX).head.into()),
+        Begun::New(waiting, ticket) => {
+            tokio::spawn(async move { ticket.finish(make(service, order).await) });
+            Err(waiting)
+        }
+    };
+    async move {
+        match known {
+            Ok(reply) => Late::from(reply.to_vec()),
+            Err(waiting) => match waiting.await {
+                Ok(reply) => Late::from(reply.to_vec()),
+                // It came to grief on its way, which was logged.
+                Err(_) => failure(xid, procedure, NFS3ERR_SERVERFAULT),
+            },
+        }
+    }
+}
+
 /// Makes the change and returns its reply.
 async fn make(service: Arc<Service>, order: Order) -> Bytes {
     let (xid, procedure) = (order.xid, order.procedure);
@@ -193,8 +234,7 @@ impl Order {
             Change::BadType => self.put_made(&mut out, Err(NFS3ERR_BADTYPE), &wcc()),
             Change::Remove { name, folders } => {
                 let place = (&self.at.node, &name[..]);
-                let done =
-                    self.at.export.remove(&self.caller, place, *folders, Some(&self.key));
+                let done = self.at.export.remove(&self.caller, place, *folders, Some(&self.key));
                 self.put_status(&mut out, done);
                 wcc().put(&mut out);
             }

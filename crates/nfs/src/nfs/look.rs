@@ -3,7 +3,7 @@
 use super::{At, LONGEST_ARGUMENT_NAME, Request};
 use crate::export::Status;
 use crate::export::access::EXEC;
-use crate::export::node::Body;
+use crate::export::node::{Body, Kind};
 use crate::wire::{Args, Garbage, Put};
 use nfsserve::nfs::nfsstat3::{NFS3_OK, NFS3ERR_INVAL};
 
@@ -23,9 +23,12 @@ impl Request<'_> {
     ) -> Result<Result<(), Status>, Garbage> {
         let name = args.opaque(LONGEST_ARGUMENT_NAME)?;
         let export = &self.at.export;
-        let found = export.lookup(&self.at.node, name);
-        let allowed = found.and_then(|node| self.caller.may(&self.at.node, EXEC).map(|()| node));
-        Ok(allowed.map(|node| {
+        let allowed = match self.at.node.kind {
+            Kind::Dir => self.caller.may(&self.at.node, EXEC),
+            _ => Ok(()),
+        };
+        let found = allowed.and_then(|()| export.lookup(&self.at.node, name));
+        Ok(found.map(|node| {
             let found = At { export: export.clone(), node };
             out.put_u32(NFS3_OK as u32);
             out.put_opaque(&found.node.handle(export.id()));

@@ -2,10 +2,10 @@
 
 use super::{At, Request};
 use crate::config::HeldReadAnswer;
+use crate::export::access::{EXEC, READ};
 use crate::export::data::{extent, read_cached};
 use crate::export::disks::disk_status;
 use crate::export::stats::{Gauge, add};
-use crate::export::access::{EXEC, READ};
 use crate::export::{Session, Status};
 use crate::rpc;
 use crate::service::{Late, Outcome, Service, failure};
@@ -183,7 +183,11 @@ impl Held {
             match tried {
                 Ok(Ok(read)) => return Ok(read),
                 Ok(Err(Some(e))) if !matches!(e, DiskError::Unavailable { .. }) => {
-                    tracing::error!(export = self.at.export.name(), file = self.at.node.id, "READ failed: {e}");
+                    tracing::error!(
+                        export = self.at.export.name(),
+                        file = self.at.node.id,
+                        "READ failed: {e}"
+                    );
                     return Err(disk_status(&e));
                 }
                 // Not attached yet, or not to be reached now.
@@ -192,7 +196,11 @@ impl Held {
             }
             if !told && begun.elapsed() >= ALARM {
                 told = true;
-                tracing::warn!(export = self.at.export.name(), file = self.at.node.id, "READs are held: no data yet");
+                tracing::warn!(
+                    export = self.at.export.name(),
+                    file = self.at.node.id,
+                    "READs are held: no data yet"
+                );
             }
             if begun.elapsed() + pause >= cap {
                 tokio::time::sleep_until(begun + cap).await;

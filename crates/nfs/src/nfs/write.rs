@@ -62,13 +62,8 @@ impl Request<'_> {
             0..=COPIED => Bytes::copy_from_slice(data),
             _ => record.slice_ref(data),
         };
-        let write = Write {
-            service: self.service.clone(),
-            at: self.at,
-            xid: self.call.xid,
-            offset,
-            data,
-        };
+        let write =
+            Write { service: self.service.clone(), at: self.at, xid: self.call.xid, offset, data };
         Ok(Outcome::Later(Box::pin(write.answer(seen))))
     }
 
@@ -157,8 +152,7 @@ impl Write {
         if self.data.is_empty() {
             return Ok(self.at.node.before());
         }
-        let outcome =
-            self.at.export.write_file(&self.at.node, self.offset, self.data.clone())?;
+        let outcome = self.at.export.write_file(&self.at.node, self.offset, self.data.clone())?;
         outcome.await.map_err(|_| NFS3ERR_IO)?
     }
 
@@ -170,7 +164,11 @@ impl Write {
         }
         let written = self.write_to(&disk).await;
         if let Err(e) = written {
-            tracing::error!(export = self.at.export.name(), file = self.at.node.id, "WRITE failed: {e}");
+            tracing::error!(
+                export = self.at.export.name(),
+                file = self.at.node.id,
+                "WRITE failed: {e}"
+            );
             return Err(disk_status(&e));
         }
         self.at.node.meta().data_changed();

@@ -187,8 +187,9 @@ impl Connection {
                     Next::Record(record) => record,
                     Next::Wants(len) => {
                         self.wants = len;
-                        if len > BIG {
-                            self.admit(len);
+                        if len > BIG && !self.admit(len) {
+                            // Round again, to be woken when there is memory.
+                            continue;
                         }
                         break;
                     }
@@ -302,11 +303,11 @@ impl Connection {
         Ok(true)
     }
 
-    /// Room for the rest of the call that comes, got as it comes: a client that only says how long its call is takes
-    /// no memory by that.
+    /// Room for the rest of the call that comes: for all of it if memory was taken for it.
     fn make_room(&mut self) {
         let missing = self.wants.saturating_sub(self.input.len());
-        let room = missing.min(self.buffer.max(self.input.len() * 2)).max(self.buffer / 4);
+        let now = if self.admitted.is_some() { missing } else { missing.min(self.buffer) };
+        let room = now.max(self.buffer / 4);
         if self.input.capacity() - self.input.len() < room {
             self.input.reserve(room.max(self.buffer));
         }

@@ -16,8 +16,7 @@ const KEEPALIVE_PROBES: u32 = 3;
 /// Listens by TCP. A restarted server gets its port back at once.
 pub(super) fn tcp(address: SocketAddr) -> Result<TcpListener, NfsError> {
     let listen = || -> io::Result<TcpListener> {
-        let socket =
-            Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
