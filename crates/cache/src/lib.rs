@@ -15,7 +15,8 @@
 //! record          ┌────────────────────────────────┬─────────────────────┐
 //! (4 KiB pages)   │ header: name, length, sums     │ data, zero-padded   │
 //!                 └────────────────────────────────┴─────────────────────┘
-//! sums            one CRC-32C per 4 KiB of data, over name ‖ page number ‖ data
+//! sums            one CRC-32C per 4 KiB of data, over name ‖ page number ‖ data; those of blocks that
+//!                 are read stay in memory, so that a read of 4 KiB is one system call
 //! footer          name, place and length of every record, so that a restart reads one page per
 //!                 segment; without it (after a kill) headers are read instead
 //! ```

@@ -39,6 +39,8 @@ use writer::Writer;
 const QUEUE_PAGES: usize = (64 << 20) / PAGE;
 /// Sums that fit on the stack of a `read_now`: those of 256 KiB, a default block.
 const SUMS_INLINE: usize = 64;
+/// Data pages of the largest block.
+const PAGES_MAX: usize = 1024;
 
 /// The handle to the ring. Its thread ends when it is closed or dropped.
 pub(crate) struct Ring {
@@ -191,19 +193,56 @@ impl Shared {
 
     #[inline]
     fn read_now(&self, hash: &BlockHash, range: Range<usize>) -> Option<Bytes> {
-        let place = self.index.find(hash, self.epoch())?;
-        if range.start >= range.end || range.end > place.span.len as usize {
-            return (range.start == range.end && range.end <= place.span.len as usize)
-                .then(Bytes::new);
-        }
-        match read_pages_now(hash, &place, &range) {
-            Ok(found) => {
-                self.counts.ring_hits.add(1);
-                Some(found)
+        let pages = range.start / PAGE..range.end.div_ceil(PAGE);
+        let mut inline = [0; SUMS_INLINE * SUM];
+        let mut spilled = Vec::new();
+        let sums = match inline.get_mut(..pages.len() * SUM) {
+            Some(sums) => sums,
+            None => {
+                spilled.resize(pages.len().min(PAGES_MAX) * SUM, 0);
+                &mut spilled[..]
             }
+        };
+        let (place, known) = self.index.find_sums(hash, self.epoch(), pages.start * SUM, sums)?;
+        if range.start >= range.end || range.end > place.span.len as usize {
+            let empty = range.start == range.end && range.end <= place.span.len as usize;
+            return empty.then(Bytes::new);
+        }
+        if !known {
+            self.read_sums_now(hash, &place, pages.start * SUM, sums)?;
+        }
+        let found = self.judge(hash, &place, read_pages_now(hash, &place, &range, sums))?;
+        self.counts.ring_hits.add(1);
+        Some(found)
+    }
+
+    /// Reads all sums of the block, keeps them for the next reader, and fills `sums`, which begin at
+    /// byte `at` of them. They are not checked: a wrong one matches no page.
+    fn read_sums_now(
+        &self,
+        hash: &BlockHash,
+        place: &Place,
+        at: usize,
+        sums: &mut [u8],
+    ) -> Option<()> {
+        let mut all = vec![0; place.span.sums_len()].into_boxed_slice();
+        let read = match place.segment.read_now(place.span.sums_at(), &mut all) {
+            Now::Done => Ok(()),
+            not_done => Err(not_done),
+        };
+        self.judge(hash, place, read)?;
+        sums.copy_from_slice(all.get(at..at + sums.len())?);
+        self.index.keep_sums(hash, place, all);
+        Some(())
+    }
+
+    /// What a read that may not wait brought; a bad slot is forgotten.
+    fn judge<T>(&self, hash: &BlockHash, place: &Place, found: Result<T, Now>) -> Option<T> {
+        match found {
+            Ok(found) => Some(found),
             Err(Now::Later) => None,
             Err(Now::Bad | Now::Done) => {
-                self.forget(hash, &place);
+                self.forget(hash, place);
                 None
             }
         }
@@ -230,31 +269,23 @@ impl Shared {
     }
 }
 
-/// Reads the pages that hold `range` and checks each. [`Now::Done`] as an error: they do not match.
-fn read_pages_now(hash: &BlockHash, place: &Place, range: &Range<usize>) -> Result<Bytes, Now> {
-    let pages = range.start / PAGE..range.end.div_ceil(PAGE);
-    let start = pages.start * PAGE;
-    let end = (pages.end * PAGE).min(place.span.len as usize);
-    let mut inline = [0; SUMS_INLINE * SUM];
-    let mut spilled = Vec::new();
-    let sums = match inline.get_mut(..pages.len() * SUM) {
-        Some(sums) => sums,
-        None => {
-            spilled.resize(pages.len() * SUM, 0);
-            &mut spilled[..]
-        }
-    };
+/// Reads the pages that hold `range`, whose sums are `sums`, and checks each. [`Now::Done`] as an
+/// error: they do not match.
+fn read_pages_now(
+    hash: &BlockHash,
+    place: &Place,
+    range: &Range<usize>,
+    sums: &[u8],
+) -> Result<Bytes, Now> {
+    let first = range.start / PAGE;
+    let start = first * PAGE;
+    let end = range.end.next_multiple_of(PAGE).min(place.span.len as usize);
     let mut data = Buffer::take(end - start);
-    for (at, bytes) in [
-        (place.span.sum_at(pages.start), &mut *sums),
-        (place.span.data_at(pages.start), data.as_mut()),
-    ] {
-        match place.segment.read_now(at, bytes) {
-            Now::Done => {}
-            not_done => return Err(not_done),
-        }
+    match place.segment.read_now(place.span.data_at(first), data.as_mut()) {
+        Now::Done => {}
+        not_done => return Err(not_done),
     }
-    if !pages_match(hash, pages.start, data.as_ref(), sums) {
+    if !pages_match(hash, first, data.as_ref(), sums) {
         return Err(Now::Done);
     }
     Ok(data.freeze().slice(range.start - start..range.end - start))

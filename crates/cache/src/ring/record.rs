@@ -24,7 +24,7 @@ impl Span {
     }
 
     fn header_pages(self) -> u64 {
-        (FIXED + SUM * (self.len as usize).div_ceil(PAGE)).div_ceil(PAGE) as u64
+        (FIXED + self.sums_len()).div_ceil(PAGE) as u64
     }
 
     /// Pages of the whole record: at most 2 + 1024.
@@ -32,9 +32,14 @@ impl Span {
         (self.header_pages() + u64::from(self.len).div_ceil(PAGE as u64)) as u32
     }
 
-    /// Where the sum of data page `index` lies.
-    pub(super) fn sum_at(self, index: usize) -> u64 {
-        u64::from(self.page) * PAGE as u64 + (FIXED + SUM * index) as u64
+    /// Bytes of the sums of all data pages.
+    pub(super) fn sums_len(self) -> usize {
+        SUM * (self.len as usize).div_ceil(PAGE)
+    }
+
+    /// Where they begin.
+    pub(super) fn sums_at(self) -> u64 {
+        u64::from(self.page) * PAGE as u64 + FIXED as u64
     }
 
     /// Where data page `index` lies.
@@ -89,7 +94,7 @@ pub(super) fn decode_header(bytes: &[u8], segment: u64, page: u32) -> Option<(Bl
 }
 
 fn header_sum(header: &[u8], span: Span) -> u32 {
-    let sums = FIXED..FIXED + SUM * (span.len as usize).div_ceil(PAGE);
+    let sums = FIXED..FIXED + span.sums_len();
     crc32c::crc32c_append(crc32c::crc32c(&header[..56]), &header[sums])
 }
 
