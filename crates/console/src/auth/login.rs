@@ -1,8 +1,8 @@
 use std::{sync::Arc, time::Instant};
 
 use axum::{
-    Extension, Json,
-    extract::{State, rejection::JsonRejection},
+    Json,
+    extract::{ConnectInfo, State, rejection::JsonRejection},
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -30,7 +30,7 @@ pub(crate) struct SessionView {
 /// open to everyone, so it is the one whose attempts are counted.
 pub(crate) async fn log_in(
     State(console): State<Arc<Console>>,
-    Extension(client): Extension<ClientAddress>,
+    ConnectInfo(client): ConnectInfo<ClientAddress>,
     headers: HeaderMap,
     body: Result<Json<LogIn>, JsonRejection>,
 ) -> Result<Response, Problem> {
