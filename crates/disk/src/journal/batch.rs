@@ -39,6 +39,13 @@ pub(crate) struct Header {
     pub(crate) entries: u32,
 }
 
+impl Header {
+    /// Bytes of the whole batch.
+    pub(crate) fn len(&self) -> u64 {
+        u64::from(self.header_len) + u64::from(self.payload_len)
+    }
+}
+
 /// Bytes that a batch writes to an overlay.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
@@ -103,10 +110,9 @@ pub(crate) fn peek(page: &[u8], room: u64) -> Option<Header> {
         payload_len: u32_at(page, 36)?,
         entries: u32_at(page, 40)?,
     };
-    let lengths = u64::from(header.header_len) + u64::from(header.payload_len);
     let shaped = u64::from(header.header_len) == header_len_of(header.entries)
         && (header.payload_len as usize).is_multiple_of(ALIGN)
-        && lengths <= room;
+        && header.len() <= room;
     shaped.then_some(header)
 }
 

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::Limits;
 use super::batch::{self, Entry, Header};
 use super::buffer::AlignedBuffer;
 use super::ring::Segment;
@@ -16,10 +17,39 @@ const SEARCH_BYTES: usize = 1 << 20;
 pub(crate) struct Replay<'a> {
     files: &'a [DiskFile],
     segment_bytes: u64,
-    head: AlignedBuffer,
-    payload: AlignedBuffer,
+    page: AlignedBuffer,
+    window: Window,
     /// Segments with live batches.
     live: Vec<bool>,
+}
+
+/// A part of a segment in memory, so that many small batches are one read.
+struct Window {
+    buffer: AlignedBuffer,
+    segment: u32,
+    at: u64,
+    /// Bytes that are read at once; at least a batch.
+    len: usize,
+}
+
+impl Window {
+    /// The bytes `len` at `place`, which must lie in their segment.
+    fn bytes(
+        &mut self,
+        files: &[DiskFile],
+        segment_bytes: u64,
+        place: Position,
+        len: usize,
+    ) -> Result<&[u8], DiskError> {
+        let end = self.at + self.buffer.len() as u64;
+        let inside = self.at <= place.at && place.at + len as u64 <= end;
+        if self.segment != place.segment || !inside {
+            let room = segment_bytes.saturating_sub(place.at).min(self.len as u64) as usize;
+            read(&files[place.segment as usize], &mut self.buffer, place.at, room.max(len))?;
+            (self.segment, self.at) = (place.segment, place.at);
+        }
+        Ok(&self.buffer.bytes()[(place.at - self.at) as usize..][..len])
+    }
 }
 
 /// What a replay found.
@@ -38,12 +68,14 @@ pub(crate) type Write<'a> = (u64, Range<u64>, Option<&'a [u8]>);
 
 impl<'a> Replay<'a> {
     pub(crate) fn new(files: &'a [DiskFile], segment_bytes: u64) -> Self {
-        let limits = super::Limits::of_segment(segment_bytes);
+        let limits = Limits::of_segment(segment_bytes);
+        let len = (limits.header_max() + limits.payload_max()).next_multiple_of(ALIGN);
+        let buffer = AlignedBuffer::new(len);
         Self {
             files,
             segment_bytes,
-            head: AlignedBuffer::new(limits.header_max()),
-            payload: AlignedBuffer::new(limits.payload_max()),
+            page: AlignedBuffer::new(limits.header_max()),
+            window: Window { buffer, segment: 0, at: 0, len },
             live: vec![false; files.len()],
         }
     }
@@ -86,13 +118,15 @@ impl<'a> Replay<'a> {
                 self.check_nothing_follows(life, at)?;
                 break;
             };
+            let (head, len) = (header.header_len as usize, header.len());
+            let whole = self.window.bytes(self.files, self.segment_bytes, place, len as usize)?;
+            let payload = &whole[head..];
             for entry in &entries {
-                let bytes = entry.payload.clone().map(|range| &self.payload.bytes()[range]);
+                let bytes = entry.payload.clone().map(|range| &payload[range]);
                 let range = entry.offset..entry.offset.saturating_add(u64::from(entry.len));
                 apply((entry.overlay, range, bytes))?;
             }
             self.live[place.segment as usize] = true;
-            let len = u64::from(header.header_len) + u64::from(header.payload_len);
             at = Position { seq: at.seq + 1, at: place.at + len, ..place };
         }
         Ok(at)
@@ -119,27 +153,26 @@ impl<'a> Replay<'a> {
         life: &Life,
         place: Position,
     ) -> Result<Option<(Header, Vec<Entry>)>, DiskError> {
-        let Some(file) = self.files.get(place.segment as usize) else { return Ok(None) };
         let room = self.segment_bytes.saturating_sub(place.at);
-        if room < ALIGN as u64 {
+        if place.segment as usize >= self.files.len() || room < ALIGN as u64 {
             return Ok(None);
         }
-        read(file, &mut self.head, place.at, ALIGN)?;
-        let limits = super::Limits::of_segment(self.segment_bytes);
+        let longest = self.window.len as u64;
+        let page = if place.at == 0 {
+            // Most segments do not begin with the batch: one page says so.
+            read(&self.files[place.segment as usize], &mut self.page, 0, ALIGN)?;
+            self.page.bytes()
+        } else {
+            self.window.bytes(self.files, self.segment_bytes, place, ALIGN)?
+        };
         let expected = |header: &Header| {
-            header.life == life.key
-                && header.seq == place.seq
-                && header.header_len as usize <= limits.header_max()
-                && header.payload_len as usize <= limits.payload_max().next_multiple_of(ALIGN)
+            header.life == life.key && header.seq == place.seq && header.len() <= longest
         };
-        let Some(header) = batch::peek(self.head.bytes(), room).filter(expected) else {
-            return Ok(None);
-        };
-        read(file, &mut self.head, place.at, header.header_len as usize)?;
-        let payload_at = place.at + u64::from(header.header_len);
-        read(file, &mut self.payload, payload_at, header.payload_len as usize)?;
-        let entries = batch::decode(&header, self.head.bytes(), self.payload.bytes());
-        Ok(entries.map(|entries| (header, entries)))
+        let Some(header) = batch::peek(page, room).filter(expected) else { return Ok(None) };
+        let len = header.len() as usize;
+        let whole = self.window.bytes(self.files, self.segment_bytes, place, len)?;
+        let (head, payload) = whole.split_at(header.header_len as usize);
+        Ok(batch::decode(&header, head, payload).map(|entries| (header, entries)))
     }
 
     /// The batch `at.seq` of a life is not there. If a later one says that it was durable, it was
@@ -163,8 +196,8 @@ impl<'a> Replay<'a> {
     /// Whether a segment was begun before batch `seq`: then nothing after it is in there, except in
     /// the segment where it should be.
     fn begins_before(&mut self, file: &DiskFile, life: &Life, seq: u64) -> Result<bool, DiskError> {
-        read(file, &mut self.head, 0, ALIGN)?;
-        let first = batch::peek(self.head.bytes(), self.segment_bytes);
+        read(file, &mut self.page, 0, ALIGN)?;
+        let first = batch::peek(self.page.bytes(), self.segment_bytes);
         let before = |header: &Header| header.life == life.key && header.seq < seq;
         let Some(first) = first.filter(before) else { return Ok(false) };
         self.header_is_sound(file, 0, &first)
@@ -202,11 +235,11 @@ impl<'a> Replay<'a> {
         at: u64,
         header: &Header,
     ) -> Result<bool, DiskError> {
-        if header.header_len as usize > super::Limits::of_segment(self.segment_bytes).header_max() {
+        if header.header_len as usize > Limits::of_segment(self.segment_bytes).header_max() {
             return Ok(false);
         }
-        read(file, &mut self.head, at, header.header_len as usize)?;
-        Ok(batch::header_is_sound(self.head.bytes()))
+        read(file, &mut self.page, at, header.header_len as usize)?;
+        Ok(batch::header_is_sound(self.page.bytes()))
     }
 }
 
