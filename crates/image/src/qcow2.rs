@@ -92,7 +92,12 @@ impl Qcow2 {
         while at < until {
             let (place, len) = self.run_at(at, until - at)?;
             match (place, &self.backing) {
-                (Place::Stored(_) | Place::Compressed(_), _) => return Ok(Some(at..at + len)),
+                (Place::Compressed(_), _) => return Ok(Some(at..at + len)),
+                (Place::Stored(offset), _) => {
+                    if let Some(found) = self.stored_part(offset, len)? {
+                        return Ok(Some(at + found.start..at + found.end));
+                    }
+                }
                 (Place::Backing, Some(below)) => {
                     if let Some(found) = below.next_data_until(at, at + len)? {
                         return Ok(Some(found));
@@ -103,6 +108,16 @@ impl Qcow2 {
             at += len;
         }
         Ok(None)
+    }
+
+    /// What the file system has of `len` bytes at `offset`: a preallocated image is one large hole. Relative to
+    /// `offset`. What lies behind the file's end counts as there, so that reading it is an error.
+    fn stored_part(&self, offset: u64, len: u64) -> Result<Option<Range<u64>>, ImageError> {
+        if offset + len > self.file.len() {
+            return Ok(Some(0..len));
+        }
+        let stored = self.file.next_stored(offset)?.filter(|stored| stored.start < offset + len);
+        Ok(stored.map(|stored| stored.start - offset..(stored.end - offset).min(len)))
     }
 
     pub(crate) fn check_unchanged(&self) -> Result<(), ImageError> {
@@ -120,7 +135,7 @@ impl Qcow2 {
         if l2_at == 0 {
             return Ok((Place::Backing, (l2_reach - at % l2_reach).min(max)));
         }
-        if l2_at % cluster != 0 {
+        if !l2_at.is_multiple_of(cluster) {
             return Err(self.file.corrupt(format!("an L2 table at {l2_at}")));
         }
         let mut buf = [0; ENTRIES_AT_ONCE * 8];

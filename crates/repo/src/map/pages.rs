@@ -26,7 +26,8 @@ pub(super) struct Page {
 
 impl Page {
     pub(super) fn new(bytes: Box<[u8]>) -> Self {
-        Self { bytes, used: AtomicBool::new(true) }
+        // A new page has one round of the hand to be read again, so that a scan flushes only itself.
+        Self { bytes, used: AtomicBool::new(false) }
     }
 
     /// The entry at `slot`; zeros behind the page's end.
