@@ -20,7 +20,7 @@ fn sector(number: u64, version: u64) -> Vec<u8> {
     match version {
         0 => (number * SECTOR..(number + 1) * SECTOR).map(|o| pattern_byte(BASE_SEED, o)).collect(),
         // Every fifth is zeros, so that grains go from hole to data and back.
-        _ if version % 5 == 0 => vec![0; SECTOR as usize],
+        _ if version.is_multiple_of(5) => vec![0; SECTOR as usize],
         _ => [version.to_le_bytes(), number.to_le_bytes()].concat().repeat(SECTOR as usize / 16),
     }
 }
