@@ -1,6 +1,8 @@
 //! Damaged and hostile images: no panic, no memory beyond the named bounds, no endless work.
 //!
 //! The allocator counts, which needs `unsafe`; nothing else here does.
+
+#![expect(clippy::unwrap_used, reason = "a helper of a test ends it as the test itself would")]
 #![allow(unsafe_code)]
 
 #[path = "support/images.rs"]

@@ -154,7 +154,7 @@ impl Edit<'_> {
             }
         }
         if plan.nvram || self.vmx.get("nvram").is_some() {
-            self.vmx.set("nvram", &format!("{}.nvram", plan.stem));
+            self.vmx.set("nvram", format!("{}.nvram", plan.stem));
         }
         self.no_change_tracking("ctkEnabled");
     }

@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use rekindle_block::BlockIdx;
 use rekindle_repo::{
-    CheckProgress, CheckScope, CreateOptions, DiskMap, IngestOptions, IngestProgress, MapEntry, RepoError,
-    Repository, check, ingest,
+    CheckProgress, CheckScope, CreateOptions, DiskMap, IngestOptions, IngestProgress, MapEntry,
+    RepoError, Repository, check, ingest,
 };
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -1,5 +1,7 @@
 //! An ingest that is cancelled, killed or out of space leaves no point, and can be run again at once.
 
+#![expect(clippy::unwrap_used, reason = "a helper of a test ends it as the test itself would")]
+
 #[path = "support/points.rs"]
 mod support;
 

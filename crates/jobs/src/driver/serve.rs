@@ -54,7 +54,10 @@ impl Driver {
                 ended = Warming::ended(&mut warming) => {
                     warming = None;
                     match ended {
-                        Ok(()) => self.live.warmed = true,
+                        Ok(()) => {
+                            self.live.warmed = true;
+                            self.show();
+                        }
                         // Guests read what they need all the same.
                         Err(error) => tracing::warn!("stopped reading ahead: {error}"),
                     }
