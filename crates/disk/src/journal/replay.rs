@@ -257,6 +257,7 @@ fn read(file: &DiskFile, buffer: &mut AlignedBuffer, at: u64, len: usize) -> Res
 }
 
 #[cfg(all(test, feature = "testing"))]
+#[allow(clippy::unwrap_used, reason = "a test panics where it fails")]
 #[expect(clippy::unwrap_used, reason = "a helper of a test ends it as the test itself would")]
 mod tests {
     use std::path::Path;
