@@ -16,7 +16,7 @@ use crate::env::Env;
 use crate::journal::Record;
 use crate::live::Live;
 use crate::plan::Next;
-use crate::steps::Status;
+use crate::steps::{Status, turn};
 use crate::{ErrorView, Finish, JobError, JobState, JobView, Outcome};
 
 pub(crate) use show::view;
@@ -169,6 +169,8 @@ impl Driver {
 
     /// The last entry. Nothing is left of the job but this.
     async fn end(&mut self) {
+        // A job that was ended before it asked to be admitted waits no longer.
+        self.env.gate.leave(&turn(&self.record));
         let now = Timestamp::now();
         self.record.finished_at = Some(now);
         self.record.note(now, self.record.state().as_str());

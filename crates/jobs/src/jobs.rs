@@ -230,7 +230,7 @@ async fn send(
 async fn rejoin(env: &Env, record: &Record) {
     if record.plan.has_done(Step::Admit) {
         env.gate.readmit(&turn(record), record.reserve);
-    } else {
+    } else if !record.plan.is_unwinding() {
         env.gate.join(turn(record));
     }
     if let (true, Some(mount)) = (record.plan.has_begun(Step::Mount), &record.place.datastore) {

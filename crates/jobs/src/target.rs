@@ -21,7 +21,12 @@ const DATASTORE_MAX: usize = 42;
 
 /// A configured place where VMs run.
 #[derive(Clone, Debug)]
-#[cfg_attr(test, expect(clippy::large_enum_variant, reason = "the small variant is the tests' fake"))]
+// There are a handful, and the small variant exists in tests only.
+#[cfg_attr(test, allow(clippy::large_enum_variant))]
+#[cfg_attr(
+    test,
+    expect(clippy::large_enum_variant, reason = "the small variant is the tests' fake")
+)]
 pub enum Target {
     /// A vCenter or a standalone ESXi.
     Vsphere(VsphereTarget),
@@ -61,7 +66,11 @@ pub(crate) struct Whereabouts {
 }
 
 /// A target with its connection, if there is one.
-#[cfg_attr(test, expect(clippy::large_enum_variant, reason = "the small variant is the tests' fake"))]
+#[cfg_attr(test, allow(clippy::large_enum_variant))]
+#[cfg_attr(
+    test,
+    expect(clippy::large_enum_variant, reason = "the small variant is the tests' fake")
+)]
 pub(crate) enum Link {
     Vsphere(vsphere::Link),
     #[cfg(test)]

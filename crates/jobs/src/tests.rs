@@ -4,6 +4,7 @@ mod crashes;
 mod hosts;
 mod limits;
 mod migration;
+mod rate;
 mod rewriting;
 mod world;
 

@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use rekindle_nfs::ClientNet;
@@ -32,8 +33,10 @@ impl Jobs {
     /// same key is a `Conflict`. What cannot work is refused here, with nothing changed: an unknown
     /// point or target, a host that does not answer, a bad directory, a name in use, a full disk, a
     /// full queue.
+    ///
+    /// May be dropped: the request is then accepted or not, never half of it.
     pub async fn start(
-        &self,
+        self: &Arc<Self>,
         request: RecoveryRequest,
         idempotency_key: Option<String>,
     ) -> Result<JobId, JobError> {
@@ -42,23 +45,37 @@ impl Jobs {
             return Ok(known);
         }
         let checked = self.check(&request).await?;
+        let jobs = self.clone();
+        // A task of its own, which goes on when the caller does not wait: a job in the journal must
+        // have its driver.
+        let accept = async move { jobs.accept(request, checked, idempotency_key).await };
+        failure::joined(tokio::spawn(accept)).await
+    }
+
+    async fn accept(
+        &self,
+        request: RecoveryRequest,
+        checked: Checked,
+        key: Option<String>,
+    ) -> Result<JobId, JobError> {
         let _accepting = self.accepting.lock().await;
         // Somebody may have been faster with the same key.
-        if let Some(known) = self.known(idempotency_key.as_deref(), &request)? {
+        if let Some(known) = self.known(key.as_deref(), &request)? {
             return Ok(known);
         }
         let queued = self.env.gate.waiting();
         if queued >= self.env.config.max_queued {
             return Err(JobError::Busy { queued });
         }
-        let record = self.plan(request, checked).await?;
-        self.accept(record, idempotency_key).await
+        let record = self.plan(request, checked)?;
+        self.enter(record, key).await
     }
 
-    async fn accept(&self, record: Record, key: Option<String>) -> Result<JobId, JobError> {
+    /// From here on the job exists, whatever happens.
+    async fn enter(&self, record: Record, key: Option<String>) -> Result<JobId, JobError> {
+        self.forget()?;
         let (journal, accepted) = (self.env.journal.clone(), record.clone());
         failure::blocking(move || journal.accept(&accepted, key.as_deref())).await?;
-        self.forget()?;
         let id = record.id.clone();
         self.env.gate.join(turn(&record));
         tracing::info!(job = %id, vm = record.vm, point = record.point, "accepted");
@@ -134,7 +151,7 @@ impl Jobs {
     }
 
     /// Chooses the names and writes the plan down.
-    async fn plan(&self, request: RecoveryRequest, checked: Checked) -> Result<Record, JobError> {
+    fn plan(&self, request: RecoveryRequest, checked: Checked) -> Result<Record, JobError> {
         let now = Timestamp::now();
         let others: Vec<JobView> =
             self.list().into_iter().filter(|j| !j.state.is_final()).collect();

@@ -10,7 +10,7 @@ use crate::{JobError, UuidPolicy};
 
 /// A host whose state a test reads and whose calls it makes fail.
 #[derive(Debug, Default)]
-pub(crate) struct FakeHost {
+pub struct FakeHost {
     state: Mutex<State>,
 }
 

@@ -202,7 +202,7 @@ fn a_vm_without_space_for_its_writes_is_refused() {
 fn a_mount_expires_by_itself_across_a_restart() {
     let world = World::new();
     let request =
-        RecoveryRequest { mode: Mode::LiveMount, expires_in_seconds: Some(2), ..to_export() };
+        RecoveryRequest { mode: Mode::LiveMount, expires_in_seconds: Some(4), ..to_export() };
     let job = world.live(async |world| {
         let running = world.start().await;
         let job = running.jobs.start(request, None).await.unwrap();

@@ -139,7 +139,7 @@ fn a_damaged_copy_is_not_published() {
     let world = World::new();
     world.live(async |world| {
         let mut config = world.config();
-        config.mover.max_bytes_per_second = 8 << 20;
+        config.mover.max_bytes_per_second = 4 << 20;
         config.mover.parallel = 1;
         let running = world.start_with(config).await;
         let job = running.jobs.start(to_export(), None).await.unwrap();

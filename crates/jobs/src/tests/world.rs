@@ -75,26 +75,38 @@ pub(super) struct Running {
 impl World {
     /// A repository with one point of the sample VM.
     pub(super) fn new() -> Self {
+        Self::of("sample", VMX, &[("sample", &expected(0)), ("sample_1", &expected(1))])
+    }
+
+    /// A repository with one point of a VM `big` of one disk.
+    pub(super) fn of_image(image: &[u8]) -> Self {
+        let vmx = "displayName = \"big\"\nscsi0.present = \"TRUE\"\n\
+                   scsi0:0.present = \"TRUE\"\nscsi0:0.fileName = \"big.vmdk\"\n";
+        Self::of("big", vmx, &[("big", image)])
+    }
+
+    fn of(name: &str, vmx: &str, disks: &[(&str, &[u8])]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let source = dir.path().join("source");
         std::fs::create_dir(&source).unwrap();
-        std::fs::write(source.join("sample.vmx"), VMX).unwrap();
-        std::fs::write(source.join("sample.nvram"), b"firmware variables").unwrap();
-        for (disk, name) in ["sample", "sample_1"].iter().enumerate() {
-            let sectors = SIZES[disk] / 512;
+        let vmx_path = source.join(format!("{name}.vmx"));
+        std::fs::write(&vmx_path, vmx).unwrap();
+        std::fs::write(source.join(format!("{name}.nvram")), b"firmware variables").unwrap();
+        for (disk, bytes) in disks {
+            let sectors = bytes.len() / 512;
             let descriptor = format!(
                 "# Disk DescriptorFile\nversion=1\nCID=fffffffe\nparentCID=ffffffff\n\
-                 createType=\"vmfs\"\nRW {sectors} VMFS \"{name}-flat.vmdk\"\n"
+                 createType=\"vmfs\"\nRW {sectors} VMFS \"{disk}-flat.vmdk\"\n"
             );
-            std::fs::write(source.join(format!("{name}.vmdk")), descriptor).unwrap();
-            std::fs::write(source.join(format!("{name}-flat.vmdk")), expected(disk)).unwrap();
+            std::fs::write(source.join(format!("{disk}.vmdk")), descriptor).unwrap();
+            std::fs::write(source.join(format!("{disk}-flat.vmdk")), bytes).unwrap();
         }
         let at = dir.path().join("repository");
         let repository = Repository::create(&at, &CreateOptions::default()).unwrap();
         let (progress, cancel) =
             (Arc::new(IngestProgress::default()), Arc::new(AtomicBool::new(false)));
         let options = IngestOptions::default();
-        ingest(&repository, &source.join("sample.vmx"), &options, &progress, &cancel).unwrap();
+        ingest(&repository, &vmx_path, &options, &progress, &cancel).unwrap();
         Self { dir, host: Arc::default() }
     }
 
