@@ -95,10 +95,10 @@ fn what_cannot_be_ingested_is_refused() {
     let repo = repo.to_str().unwrap();
     done(&["repo", "add", repo]);
     refused(&["ingest", "/nowhere/vm.vmx", "--repository", repo], 4, "/nowhere/vm.vmx");
-    refused(&["ingest", "/nowhere/vm.vmx", "--repository", "/nowhere/repo"], 4, "/nowhere/repo");
     let escape = "config.version = \"8\"\ndisplayName = \"x\"\nscsi0.present = \"TRUE\"\n\
                   scsi0:0.present = \"TRUE\"\nscsi0:0.fileName = \"../../../etc/hostname\"\n";
     let vmx = file(dir.path(), "escape.vmx", escape);
+    refused(&["ingest", &vmx, "--repository", "/nowhere/repo"], 4, "/nowhere/repo");
     let output = rekindle(&["ingest", &vmx, "--repository", repo]);
     assert_eq!(output.status.code(), Some(3), "{}", String::from_utf8_lossy(&output.stderr));
     let vmdk = file(dir.path(), "short.vmdk", "KDMV");

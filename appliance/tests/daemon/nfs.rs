@@ -9,6 +9,7 @@ use nfs3_client::{
             LOOKUP3args, Nfs3Result, READ3args, WRITE3args, diropargs3, filename3, nfs_fh3,
             stable_how,
         },
+        rpc::{auth_unix, opaque_auth},
         xdr_codec::Opaque,
     },
     tokio::{TokioConnector, TokioIo},
@@ -26,6 +27,7 @@ impl Mount {
     pub(crate) async fn new(server: SocketAddr, path: &str) -> Self {
         let mounted = Nfs3ConnectionBuilder::new(TokioConnector, server.ip().to_string(), path)
             .connect_from_privileged_port(false)
+            .credential(opaque_auth::auth_unix(&auth_unix::default()))
             .mount_port(server.port())
             .nfs3_port(server.port())
             .mount()
