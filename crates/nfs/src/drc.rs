@@ -2,9 +2,10 @@
 //!
 //! A client that got no reply sends its call again with the same xid, often over a new connection from another port.
 //! The key of a call is the client's address, xid, procedure, credential and all of the arguments. It counts as sent
-//! again if it comes over the connection of the first, or that one is closed, or the new one was opened after the
-//! first came, or a second has passed. Two live connections of one host may use the same xid for two calls; so one that
-//! comes within that second waits for it to pass: if the first connection is closed meanwhile, it was sent again.
+//! again if it comes over the connection of the first, or that one is closed or made no call since, or the new one was
+//! opened after the first came, or a second has passed. Two live connections of one host may use the same xid for two
+//! calls; so one that comes within that second over another connection waits for it to pass: if the first connection is
+//! closed meanwhile, it was sent again.
 //!
 //! # Bounds
 //!
@@ -18,9 +19,10 @@ use crate::export::CallKey;
 use crate::rpc::{Call, Credential};
 use bytes::Bytes;
 use parking_lot::Mutex;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
@@ -41,13 +43,16 @@ struct Kept {
     entries: HashMap<CallKey, Entry>,
     /// Keys of finished calls, oldest first.
     order: VecDeque<(Instant, CallKey)>,
-    open: HashSet<u64>,
+    /// The connections that are open, and how many calls each has made.
+    open: HashMap<u64, Arc<AtomicU64>>,
     /// The newest connection's number.
     newest: u64,
 }
 
 struct Entry {
     connection: u64,
+    /// How many calls that connection had made when the call came, this one among them.
+    calls: u64,
     /// The newest connection when the call came.
     newest: u64,
     came: Instant,
@@ -86,16 +91,16 @@ impl Drc {
             bytes: 0,
             entries: HashMap::new(),
             order: VecDeque::new(),
-            open: HashSet::new(),
+            open: HashMap::new(),
             newest: 0,
         });
         Self(Arc::new(kept), Arc::default())
     }
 
     /// A connection was opened. Numbers go up.
-    pub(crate) fn opened(&self, connection: u64) {
+    pub(crate) fn opened(&self, connection: u64, calls: Arc<AtomicU64>) {
         let mut kept = self.0.lock();
-        kept.open.insert(connection);
+        kept.open.insert(connection, calls);
         kept.newest = kept.newest.max(connection);
     }
 
@@ -127,10 +132,9 @@ impl Drc {
     pub(crate) fn begin(&self, key: CallKey, connection: u64) -> Begun {
         let mut kept = self.0.lock();
         let (sender, receiver) = oneshot::channel();
-        let is_open = |first: u64| kept.open.contains(&first);
         let again = kept.entries.get(&key).map(|entry| {
             entry.connection == connection
-                || !is_open(entry.connection)
+                || kept.calls(entry.connection).is_none_or(|calls| calls == entry.calls)
                 || connection > entry.newest
                 || entry.came.elapsed() >= SETTLED
         });
@@ -146,7 +150,8 @@ impl Drc {
             _ => {
                 let state = State::Running(vec![sender]);
                 let newest = kept.newest;
-                let entry = Entry { connection, newest, came: Instant::now(), state };
+                let calls = kept.calls(connection).unwrap_or(0);
+                let entry = Entry { connection, calls, newest, came: Instant::now(), state };
                 kept.entries.insert(key, entry);
                 Begun::New(receiver, Ticket { drc: self.clone(), key: Some(key), alone: None })
             }
@@ -178,6 +183,11 @@ impl Drop for Ticket {
 }
 
 impl Kept {
+    /// How many calls a connection has made, if it is open.
+    fn calls(&self, connection: u64) -> Option<u64> {
+        self.open.get(&connection).map(|calls| calls.load(Ordering::Relaxed))
+    }
+
     fn finish(&mut self, key: CallKey, reply: Bytes) -> Vec<oneshot::Sender<Bytes>> {
         let Some(entry) = self.entries.get_mut(&key) else { return Vec::new() };
         self.bytes += reply.len() + OVERHEAD;
@@ -223,7 +233,7 @@ pub(crate) fn call_key(secret: &[u8; 32], client: IpAddr, call: &Call<'_>) -> Ca
 
 #[cfg(test)]
 mod tests {
-    use super::{Begun, Bytes, Drc, OVERHEAD, Ticket};
+    use super::{Arc, AtomicU64, Begun, Bytes, Drc, OVERHEAD, Ordering, Ticket};
 
     fn new(drc: &Drc, key: u8, connection: u64) -> Ticket {
         match drc.begin([key; 16], connection) {
@@ -232,22 +242,31 @@ mod tests {
         }
     }
 
+    fn opened(drc: &Drc, connection: u64) -> Arc<AtomicU64> {
+        let calls = Arc::new(AtomicU64::new(1));
+        drc.opened(connection, calls.clone());
+        calls
+    }
+
     #[test]
     fn a_reply_is_replayed_over_a_connection_opened_later() {
         let drc = Drc::new(1 << 20);
-        drc.opened(1);
+        opened(&drc, 1);
         new(&drc, 7, 1).finish(Bytes::from_static(b"reply"));
         assert!(matches!(drc.begin([7; 16], 1), Begun::Done(r) if r == "reply"));
-        drc.opened(2);
+        opened(&drc, 2);
         assert!(matches!(drc.begin([7; 16], 2), Begun::Done(_)));
     }
 
     #[tokio::test]
     async fn two_live_connections_may_use_one_xid_for_two_calls() {
         let drc = Drc::new(1 << 20);
-        drc.opened(1);
-        drc.opened(2);
+        let first = opened(&drc, 1);
+        opened(&drc, 2);
         new(&drc, 7, 1).finish(Bytes::from_static(b"first"));
+        let again = drc.begin([7; 16], 2);
+        assert!(matches!(again, Begun::Done(_)), "the first made no call since");
+        first.fetch_add(1, Ordering::Relaxed);
         assert!(matches!(drc.begin([7; 16], 2), Begun::Unsure));
         let Begun::New(second, ticket) = drc.settle([7; 16], 2).await else { panic!() };
         ticket.finish(Bytes::from_static(b"second"));
@@ -257,9 +276,10 @@ mod tests {
     #[tokio::test]
     async fn a_call_is_the_same_once_the_first_connection_is_closed() {
         let drc = Drc::new(1 << 20);
-        drc.opened(1);
-        drc.opened(2);
+        let first = opened(&drc, 1);
+        opened(&drc, 2);
         new(&drc, 7, 1).finish(Bytes::from_static(b"first"));
+        first.fetch_add(1, Ordering::Relaxed);
         let (closing, waiting) = (drc.clone(), drc.clone());
         let settled = tokio::spawn(async move { waiting.settle([7; 16], 2).await });
         tokio::task::yield_now().await;

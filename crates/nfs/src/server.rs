@@ -243,8 +243,9 @@ impl NfsServer {
             return;
         }
         let connection = self.next_connection.fetch_add(1, Ordering::Relaxed);
-        service.drc.opened(connection);
-        let peer = Peer { ip, connection };
+        let calls = Arc::new(AtomicU64::new(0));
+        service.drc.opened(connection, calls.clone());
+        let peer = Peer { ip, connection, calls };
         let (shared, shutdown) = (self.shared.clone(), shutdown.clone());
         connections.spawn(async move {
             let _counted = counted;
@@ -263,7 +264,8 @@ impl NfsServer {
                 received = socket.recv_from(&mut buffer) => received,
             };
             let Ok((len, from)) = received else { continue };
-            let peer = Peer { ip: from.ip().to_canonical(), connection: 0 };
+            let ip = from.ip().to_canonical();
+            let peer = Peer { ip, connection: 0, calls: Arc::default() };
             let record = bytes::Bytes::copy_from_slice(&buffer[..len]);
             let mut reply = Vec::new();
             if matches!(service.call(&peer, &record, &mut reply), Outcome::Reply) {

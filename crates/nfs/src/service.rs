@@ -48,6 +48,8 @@ pub(crate) struct Peer {
     pub(crate) ip: IpAddr,
     /// Counts up with each connection.
     pub(crate) connection: u64,
+    /// Calls that it has made.
+    pub(crate) calls: Arc<AtomicU64>,
 }
 
 /// All programs, and what they share.
@@ -90,6 +92,7 @@ impl Service {
         out: &mut Vec<u8>,
     ) -> Outcome {
         count(&self.counters.calls);
+        count(&peer.calls);
         let call = match Call::parse(record) {
             Ok(call) => call,
             Err(bad) => {

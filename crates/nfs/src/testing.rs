@@ -29,7 +29,8 @@ pub fn cut_records(stream: &[u8], step: usize, limit: usize) -> (usize, usize) {
 
 /// Answers one record as if it came from 127.0.0.1; `None` if the connection would be closed. Within a runtime.
 pub async fn answer(server: &NfsServer, record: &[u8]) -> Option<Vec<u8>> {
-    let peer = Peer { ip: IpAddr::V4(Ipv4Addr::LOCALHOST), connection: 1 };
+    let peer =
+        Peer { ip: IpAddr::V4(Ipv4Addr::LOCALHOST), connection: 1, calls: Default::default() };
     let mut reply = Vec::new();
     let record = Bytes::copy_from_slice(record);
     match server.service().call(&peer, &record, &mut reply) {
