@@ -100,7 +100,7 @@ impl Default for Limits {
             waiting_calls: 65_536,
             write_bytes: 256 << 20,
             read_bytes: 128 << 20,
-            reply_bytes: 8 << 20,
+            reply_bytes: 512 << 10,
             replay_bytes: 64 << 20,
             files_per_export: 1 << 20,
             record_seconds: 30,
