@@ -6,11 +6,11 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use nfs3_client::nfs3_types::nfs3::nfs_fh3;
-use tokio::{sync::Notify, task::JoinHandle};
+use tokio::{sync::Notify, task::JoinHandle, time::timeout};
 
 use super::{
     disk_data::{DISK_BYTES, image, written},
@@ -23,6 +23,8 @@ use super::{
 const WRITERS: u64 = 4;
 /// Bytes of one slot: not a multiple of a page, so that neighbours share pages and grains.
 const SLOT: usize = 6000;
+/// How long a few hundred writes may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
 const SLOTS: u64 = DISK_BYTES / SLOT as u64;
 
 /// Rounds; the soak sets more.
@@ -60,7 +62,7 @@ async fn no_acknowledged_write_is_lost() {
             reached: Notify::new(),
         });
         let writers = start(daemon.nfs, &recovered, &slots, &load, &mut random);
-        load.reached.notified().await;
+        timeout(PATIENCE, load.reached.notified()).await.expect("writes are acknowledged");
         daemon.kill();
         for writer in writers {
             for (number, slot) in writer.await.unwrap() {

@@ -28,6 +28,7 @@ impl Mount {
         let mounted = Nfs3ConnectionBuilder::new(TokioConnector, server.ip().to_string(), path)
             .connect_from_privileged_port(false)
             .credential(opaque_auth::auth_unix(&auth_unix::default()))
+            .credential(opaque_auth::auth_unix(&auth_unix::default()))
             .mount_port(server.port())
             .nfs3_port(server.port())
             .mount()

@@ -74,6 +74,11 @@ fn jobs(console: &Console, scrape: &mut Scrape) {
     }
 }
 
+/// A label's value as the text format wants it; prometheus-client writes it as it is.
+fn escaped(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
 fn whole(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
@@ -86,7 +91,7 @@ struct Scrape {
 
 impl Scrape {
     fn set(&mut self, name: &str, labels: &[(&str, &str)], value: i64) {
-        let labels = labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let labels = labels.iter().map(|(k, v)| ((*k).to_owned(), escaped(v))).collect();
         let family = self.gauges.entry(name.to_owned()).or_default();
         family.get_or_create(&labels).set(value);
     }
