@@ -1,6 +1,6 @@
 //! A small NFS client: one connection, reads and durable writes.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use nfs3_client::{
     Nfs3ConnectionBuilder,
@@ -15,6 +15,10 @@ use nfs3_client::{
     tokio::{TokioConnector, TokioIo},
 };
 use tokio::net::TcpStream;
+
+/// The client library reads on for ever from a connection that the server has closed, so a write that
+/// has no answer after this long counts as cut off.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 type Connection = nfs3_client::Nfs3Connection<TokioIo<TcpStream>>;
 
@@ -67,7 +71,9 @@ impl Mount {
             stable: stable_how::FILE_SYNC,
             data: Opaque::borrowed(data),
         };
-        match self.connection.write(&args).await {
+        let answered = tokio::time::timeout(ANSWER_WITHIN, self.connection.write(&args)).await;
+        let Ok(answered) = answered else { return false };
+        match answered {
             Ok(Nfs3Result::Ok(written)) => {
                 assert_eq!(written.count as usize, data.len());
                 assert_eq!(written.committed, stable_how::FILE_SYNC);
