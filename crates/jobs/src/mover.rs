@@ -155,10 +155,10 @@ impl<'a> Mover<'a> {
                 results.extend(finish_one(&mut running, self.meter).await?);
             }
             let (limiter, work) = (self.limiter.clone(), work(piece));
-            running.spawn(async move {
+            running.spawn(failure::part(async move {
                 limiter.take(bytes).await;
                 work.await.map(|result| (result, bytes))
-            });
+            }));
         }
         while !running.is_empty() {
             results.extend(finish_one(&mut running, self.meter).await?);

@@ -1,10 +1,11 @@
 use std::pin::pin;
 
 use jiff::Timestamp;
+use tokio_util::task::TaskTracker;
 
 use super::{Command, Driver, Flow, SHOW_EVERY, show};
 use crate::steps::{Found, Work};
-use crate::{Finish, JobError, Outcome, Step};
+use crate::{Finish, JobError, Outcome, Step, failure};
 
 /// How a step ended.
 enum Ended {
@@ -32,9 +33,18 @@ impl Driver {
         }
     }
 
+    /// Runs the step. When this returns, nothing of it runs any more, also if it was cut short.
+    async fn work(&mut self, step: Step) -> Ended {
+        let started = TaskTracker::new();
+        let ended = self.work_until_cut(step, started.clone()).await;
+        started.close();
+        started.wait().await;
+        ended
+    }
+
     /// Runs the step beside the inbox and the clock. To publish takes one rename: it is not cut
     /// short, because a copy that has its name must count as migrated.
-    async fn work(&mut self, step: Step) -> Ended {
+    async fn work_until_cut(&mut self, step: Step, started: TaskTracker) -> Ended {
         let expires = show::until(self.record.expires_at);
         let mut tick = tokio::time::interval(SHOW_EVERY);
         let work = Work {
@@ -43,7 +53,7 @@ impl Driver {
             live: &mut self.live,
             status: &self.status,
         };
-        let mut doing = pin!(work.apply(step));
+        let mut doing = pin!(failure::tracked(started, work.apply(step)));
         let may_cut = step != Step::Publish;
         loop {
             let command = tokio::select! {
