@@ -18,6 +18,9 @@ use real::RealFile;
 
 /// Alignment, in memory and in the file, that direct I/O asks for.
 pub(crate) const ALIGN: usize = 4096;
+/// Aligned writes of this many bytes and more go past the page cache where the file system allows it: the copy and the
+/// later write-back cost more than the device.
+pub(crate) const LARGE: usize = 32 << 10;
 
 /// The file system that holds the overlays, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -31,7 +34,7 @@ pub struct Space {
 /// What a file is for: it decides how it is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// An overlay's bytes, through the page cache.
+    /// An overlay's bytes, through the page cache but for large writes.
     Data,
     /// A journal segment, past the page cache where the file system allows it.
     Journal,
@@ -135,7 +138,7 @@ impl DiskFile {
 
     /// Writes `bytes` at `at`.
     pub(crate) fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
-        each!(self, file => file.write_both(bytes, &[], at))
+        each!(self, file => file.write_at(bytes, at))
     }
 
     /// Writes `head` at `at` and `body` behind it, as one write.

@@ -26,7 +26,8 @@
 //! 4. Its turn comes: every batch before it has been through step 5. Bytes for grains that are the
 //!    overlay's already go to the data file. Before step 3 they could tear what was acknowledged.
 //! 5. The grains are marked in memory. *From here on readers see the write.*
-//! 6. The writers are answered.
+//! 6. The writers are answered. Where step 4 takes the device's time, they are answered before it: readers of these
+//!    bytes wait for step 5, and so do a hold and a checkpoint. *Cut: as after step 3.*
 //!
 //! A checkpoint, when a segment is full, when writes pause, and at the end:
 //!
@@ -64,6 +65,7 @@ pub(crate) mod ring;
 mod turn;
 
 use crate::DiskError;
+use crate::overlay::Overlay;
 use crate::records::{Life, Position};
 pub(crate) use plan::Limits;
 use plan::{Pending, Plan};
@@ -185,27 +187,30 @@ impl Journal {
         let _guard = StopOnPanic(&self);
         let mut plan = Plan::new(self.limits);
         while let Some(place) = self.gather(&mut plan) {
-            let result = place.and_then(|place| self.commit(&plan, place));
-            for waiter in plan.waiters.drain(..) {
-                waiter.answer(result.clone());
-            }
+            let result = place.and_then(|place| self.commit(&mut plan, place));
+            plan.answer(&result);
+            plan.taken.clear();
         }
     }
 
     /// Puts the next batch together from all requests that wait, and finds its place. `None` when the
     /// journal is closed and empty.
     fn gather(&self, plan: &mut Plan) -> Option<Result<Position, DiskError>> {
+        // Waited for without the tail: a lone write wakes one committer and leaves the other asleep.
+        if !self.queue.wait() {
+            return None;
+        }
         let mut tail = self.tail.lock();
         tail.pending.forget(self.turn.applied());
         plan.begin(tail.next.seq);
-        let mut next = self.queue.wait();
-        next.as_ref()?;
-        while let Some(request) = next {
+        while !plan.is_full()
+            && let Some(request) = self.queue.next()
+        {
             plan.add(&mut tail.pending, request);
-            next = if plan.is_full() { None } else { self.queue.next() };
         }
+        plan.write_unseen(&mut tail.pending);
         if plan.is_empty() {
-            // Each was answered with why it cannot be.
+            // The other took them, or each was answered with why it cannot be.
             return Some(Ok(tail.next));
         }
         let place = self.place(&mut tail, plan.len());
@@ -229,8 +234,8 @@ impl Journal {
         Ok(place)
     }
 
-    /// Steps 2 to 5 of a write.
-    fn commit(&self, plan: &Plan, place: Position) -> Result<(), DiskError> {
+    /// Steps 2 to 5 of a write, and 6 if it comes first.
+    fn commit(&self, plan: &mut Plan, place: Position) -> Result<(), DiskError> {
         if plan.is_empty() {
             return Ok(());
         }
@@ -239,15 +244,21 @@ impl Journal {
             self.stop(cause);
         }
         self.turn.wait_for(place.seq)?;
-        for (overlay, change) in plan.changes() {
-            if let Err(cause) = overlay.apply(&change) {
-                self.stop(&cause);
-                return Err(self.turn.stopped().unwrap_or(cause));
+        let applied = match plan.is_slow_to_apply() {
+            true => {
+                let hidden = Hidden::of(plan);
+                plan.answer(&Ok(()));
+                apply(plan).inspect(|()| hidden.show())
             }
+            false => apply(plan),
+        };
+        if let Err(cause) = applied {
+            self.stop(&cause);
+            return Err(self.turn.stopped().unwrap_or(cause));
         }
         self.turn.pass_to(Position { seq: place.seq + 1, at: place.at + plan.len(), ..place });
         self.counts.batches.fetch_add(1, Ordering::Relaxed);
-        self.counts.writes.fetch_add(plan.waiters.len() as u64, Ordering::Relaxed);
+        self.counts.writes.fetch_add(plan.taken.len() as u64, Ordering::Relaxed);
         self.counts.bytes.fetch_add(plan.len(), Ordering::Relaxed);
         Ok(())
     }
@@ -258,6 +269,47 @@ impl Journal {
         let written = file.write_both(plan.header(), plan.payload(), place.at);
         written.map_err(|e| DiskError::io("write overlay journal", e))?;
         file.sync().map_err(|e| DiskError::io("sync overlay journal", e))
+    }
+}
+
+/// Steps 4 and 5 of a write.
+fn apply(plan: &Plan) -> Result<(), DiskError> {
+    plan.changes().try_for_each(|(overlay, change)| overlay.apply(&change))
+}
+
+/// What a batch changes, hidden from readers. Dropped without [`Hidden::show`] its overlays are lost: they lack what was
+/// answered.
+struct Hidden(Vec<Arc<Overlay>>);
+
+impl Hidden {
+    fn of(plan: &Plan) -> Self {
+        let mut overlays: Vec<Arc<Overlay>> = Vec::new();
+        for (overlay, change) in plan.changes() {
+            overlay.hide(change.range);
+            if !overlays.iter().any(|known| Arc::ptr_eq(known, overlay)) {
+                overlays.push(overlay.clone());
+            }
+        }
+        Self(overlays)
+    }
+
+    fn show(mut self) {
+        for overlay in self.0.drain(..) {
+            overlay.show();
+        }
+    }
+}
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        let source = Arc::new(std::io::Error::other("a write of its batch could not be applied"));
+        for overlay in self.0.drain(..) {
+            overlay.lose(DiskError::Unavailable {
+                verb: "apply overlay journal",
+                source: source.clone(),
+            });
+            overlay.show();
+        }
     }
 }
 

@@ -27,7 +27,7 @@
 //!
 //! # Locking
 //!
-//! Reads take none. A write meets its disk's gate, the queue, and nothing else: partial grains need
+//! Reads take one for a moment, to see what is answered and not in place yet. A write meets its disk's gate, the queue, and nothing else: partial grains need
 //! no lock, because the base never changes and the committer decides, in the journal's order, whether
 //! a fill still counts. Committers put batches together one at a time and apply them in turn. No
 //! lock is held across an await, and none but the committers' own across a system call.

@@ -3,7 +3,8 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::Notify;
 
 use crate::changes::Trackers;
 use crate::file::DiskFile;
@@ -31,6 +32,9 @@ pub(crate) struct Overlay {
     recorded: Mutex<bool>,
     /// Why the data file cannot be vouched for any more.
     lost: OnceLock<DiskError>,
+    /// Acknowledged and not in the data file yet. One batch's: bounded by it.
+    hidden: RwLock<Vec<Range<u64>>>,
+    shown: Notify,
 }
 
 /// What is newer in memory and page cache than on disk.
@@ -69,6 +73,8 @@ impl Overlay {
             dirty: Mutex::default(),
             recorded: Mutex::new(true),
             lost: OnceLock::new(),
+            hidden: RwLock::default(),
+            shown: Notify::new(),
         })
     }
 
@@ -136,7 +142,36 @@ impl Overlay {
         self.lost.get()
     }
 
-    fn lose(&self, error: DiskError) -> DiskError {
+    /// Readers of `range` wait until [`Overlay::show`].
+    pub(crate) fn hide(&self, range: Range<u64>) {
+        self.hidden.write().push(range);
+    }
+
+    /// Nothing is hidden any more.
+    pub(crate) fn show(&self) {
+        self.hidden.write().clear();
+        self.shown.notify_waiters();
+    }
+
+    /// Whether a byte of `range` is acknowledged and not to be read yet.
+    #[inline]
+    pub(crate) fn is_hidden(&self, range: &Range<u64>) -> bool {
+        let hides = |hidden: &Range<u64>| hidden.start < range.end && range.start < hidden.end;
+        self.hidden.read().iter().any(hides)
+    }
+
+    /// Waits until all of `range` can be read.
+    pub(crate) async fn until_shown(&self, range: &Range<u64>) {
+        loop {
+            let shown = self.shown.notified();
+            if !self.is_hidden(range) {
+                return;
+            }
+            shown.await;
+        }
+    }
+
+    pub(crate) fn lose(&self, error: DiskError) -> DiskError {
         let _ = self.lost.set(DiskError::Stopped(Arc::new(error.clone())));
         error
     }

@@ -151,3 +151,57 @@ async fn overlapping_writes_have_one_order_for_good() {
         assert!(seen == replayed, "seed {seed}");
     }
 }
+
+const REGION: u64 = 512 << 10;
+
+/// Writes large and small into a region of its own and reads all of it back after each answer, as the page cache and
+/// the device have it.
+async fn large_and_small(disk: Arc<Disk>, writer: u64, rounds: u64) -> Vec<u8> {
+    let begin = writer * REGION;
+    let mut wanted: Vec<u8> = (begin..begin + REGION).map(|o| pattern_byte(BASE_SEED, o)).collect();
+    let mut dice = writer + 1;
+    let mut below = |bound: u64| {
+        dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (dice >> 33) % bound
+    };
+    for round in 0..rounds {
+        let (at, len) = match below(3) {
+            0 => (below(REGION / 4096 - 32) * 4096, (8 + below(24)) * 4096),
+            1 => (below(REGION - 8192), 1 + below(8192)),
+            _ => (below(REGION - 100_000), 40_000 + below(60_000)),
+        };
+        let data: Vec<u8> = (0..len).map(|i| (round + i / 512) as u8 | 1).collect();
+        wanted[at as usize..(at + len) as usize].copy_from_slice(&data);
+        disk.write(begin + at, data.into()).await.unwrap();
+        let range = begin..begin + REGION;
+        let read = match disk.try_read(range.clone()) {
+            Some(read) => read.unwrap(),
+            None => disk.read(range, Priority::Guest).await.unwrap(),
+        };
+        assert!(concat(&read)[..] == wanted[..], "writer {writer}, round {round}: {at}, {len}");
+    }
+    wanted
+}
+
+/// What is answered before it lies in its place is read as if it did, beside what other writers do.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn large_writes_are_seen_at_once_and_by_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = Database::open(&dir.path().join("db")).unwrap();
+    let id = DiskId::new("disk").unwrap();
+    let config = DisksConfig { journal_bytes: 8 << 20 };
+    let disks = Disks::open(&dir.path().join("overlay"), &db, config).unwrap();
+    disks.create(&id, 4 * REGION).unwrap();
+    let base = Base::Pattern { seed: BASE_SEED, size: 4 * REGION };
+    let disk = disks.attach(&id, base.clone()).unwrap();
+    let writers = (0..4).map(|writer| tokio::spawn(large_and_small(disk.clone(), writer, 150)));
+    let mut wanted = Vec::new();
+    for writer in writers.collect::<Vec<_>>() {
+        wanted.extend(writer.await.unwrap());
+    }
+    drop((disk, disks));
+    let disks = Disks::open(&dir.path().join("overlay"), &db, config).unwrap();
+    let disk = disks.attach(&id, base).unwrap();
+    let all = concat(&disk.read(0..4 * REGION, Priority::Guest).await.unwrap());
+    assert!(all[..] == wanted[..], "after a restart");
+}

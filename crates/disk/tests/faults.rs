@@ -126,6 +126,35 @@ async fn a_full_file_system_refuses_the_write_and_nothing_else() {
     }
 }
 
+/// The same for runs that are put into the data file together: each has its own answer.
+#[tokio::test]
+async fn of_large_writes_that_come_together_those_without_space_are_refused() {
+    const LEN: u64 = 16 << 10;
+    for round in 0..50 {
+        let storage = FaultyStorage::new(Faults { room: Some(2 * LEN), ..Faults::default() });
+        let disks = open(&storage).unwrap();
+        let a = disk(&disks, "a");
+        let large = |nth: u64| a.write(nth * LEN, vec![nth as u8 + 1; LEN as usize].into());
+        let over = a.write(LEN - 100, vec![9; 200].into());
+        let answers = tokio::join!(large(0), large(1), over, large(2), large(3));
+        let (first, second, over, third, fourth) = answers;
+        first.unwrap();
+        second.unwrap();
+        over.unwrap();
+        for full in [third, fourth] {
+            assert!(matches!(full, Err(DiskError::Full)), "round {round}: {full:?}");
+        }
+        let mut wanted = vec![1; LEN as usize];
+        wanted.resize(2 * LEN as usize, 2);
+        wanted[LEN as usize - 100..][..200].fill(9);
+        wanted.resize(SIZE as usize, 0);
+        assert!(read(&a, 0, SIZE).await == wanted, "round {round}");
+        drop((a, disks));
+        let disks = open(&storage.after_cut(round)).unwrap();
+        assert!(read(&disk(&disks, "a"), 0, SIZE).await == wanted, "round {round} after a cut");
+    }
+}
+
 /// Damage in the middle of the journal is no torn end: nothing is served that would miss a write.
 #[tokio::test]
 async fn a_flipped_bit_in_an_acknowledged_batch_is_corrupt_and_not_skipped() {

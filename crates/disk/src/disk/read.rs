@@ -28,6 +28,10 @@ impl Disk {
     /// what the recovery point answers, and one buffer for each run of the overlay's grains.
     #[inline]
     pub fn try_read(&self, range: Range<u64>) -> Option<Result<Segments, DiskError>> {
+        // Before the check: what was hidden may have been lost instead of shown.
+        if self.overlay.is_hidden(&range) {
+            return None;
+        }
         if let Err(error) = self.check(&range) {
             return Some(Err(error));
         }
@@ -62,6 +66,9 @@ impl Disk {
         if range.end - range.start > READ_MAX {
             return Err(DiskError::Refused(format!("a read of more than {READ_MAX} bytes")));
         }
+        self.overlay.until_shown(&range).await;
+        // After the wait: what it waited for may have been lost instead.
+        self.check(&range)?;
         let parts = stream::iter(self.parts(range)).map(|part| self.read_part(part, priority));
         let join = |mut out: Segments, part: Segments| async {
             out.extend(part);

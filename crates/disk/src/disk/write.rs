@@ -64,7 +64,7 @@ impl Disk {
         let tail = if last == first { None } else { self.fill(last, &range, size).await? };
         let permit = self.journal.queue().room_for(data.len()).await?;
         let (reply, answer) = oneshot::channel();
-        let waiter = Waiter { reply, _entered: entered, _permit: permit };
+        let waiter = Waiter::new(reply, entered, permit);
         let overlay = self.overlay.clone();
         self.journal.queue().push(Request { overlay, offset, data, size, head, tail, waiter });
         // Without an answer the committer has panicked, and nothing is known of the write.

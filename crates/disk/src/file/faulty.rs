@@ -330,6 +330,10 @@ impl FaultyFile {
         matches!(self.read_at(buf, at), Ok(len) if len == buf.len())
     }
 
+    pub(super) fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        self.write_both(bytes, &[], at)
+    }
+
     pub(super) fn write_both(&self, head: &[u8], body: &[u8], at: u64) -> io::Result<()> {
         self.change(Change::Write(at as usize, [head, body].concat()))
     }

@@ -5,16 +5,19 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
-use rustix::fs::{FallocateFlags, Mode, OFlags};
+use rustix::fs::{Advice, FallocateFlags, Mode, OFlags};
 use rustix::io::{Errno, ReadWriteFlags};
 
-use super::{Purpose, Space};
+use super::{ALIGN, LARGE, Purpose, Space};
 
 /// A file of the operating system.
 #[derive(Debug)]
 pub(crate) struct RealFile {
     fd: OwnedFd,
+    /// Whether `fd` goes past the page cache.
     direct: bool,
+    /// The same file past the page cache, for large writes beside a cached `fd`.
+    past_cache: Option<OwnedFd>,
 }
 
 impl RealFile {
@@ -22,15 +25,23 @@ impl RealFile {
         let mut flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         flags.set(OFlags::CREATE, create);
         let mode = Mode::RUSR | Mode::WUSR;
-        if purpose == Purpose::Journal {
-            match rustix::fs::open(path, flags | OFlags::DIRECT, mode) {
-                Ok(fd) => return Ok(Self { fd, direct: true }),
-                // This file system has no direct I/O (tmpfs of old kernels, some network ones).
-                Err(Errno::INVAL) => {}
-                Err(error) => return Err(error.into()),
+        let direct = match rustix::fs::open(path, flags | OFlags::DIRECT, mode) {
+            Ok(fd) => Some(fd),
+            // This file system has no direct I/O (tmpfs of old kernels, some network ones).
+            Err(Errno::INVAL) => None,
+            Err(error) => return Err(error.into()),
+        };
+        match (direct, purpose) {
+            (Some(fd), Purpose::Journal) => Ok(Self { fd, direct: true, past_cache: None }),
+            (past_cache, _) => {
+                let fd = rustix::fs::open(path, flags, mode)?;
+                // No read-ahead: a page that it brought in while a direct write of that page is under way would stay,
+                // stale, if a cached write of a neighbour made it dirty. Read is only what the overlay owns, and
+                // while it changes there is no direct write of it.
+                rustix::fs::fadvise(&fd, 0, None, Advice::Random)?;
+                Ok(Self { fd, direct: false, past_cache })
             }
         }
-        Ok(Self { fd: rustix::fs::open(path, flags, mode)?, direct: false })
     }
 
     pub(super) fn read_at(&self, buf: &mut [u8], at: u64) -> io::Result<usize> {
@@ -54,21 +65,19 @@ impl RealFile {
         rustix::io::preadv2(&self.fd, &mut bufs, at, ReadWriteFlags::NOWAIT) == Ok(len)
     }
 
-    pub(super) fn write_both(&self, head: &[u8], body: &[u8], at: u64) -> io::Result<()> {
-        let total = head.len() + body.len();
-        let mut done = 0;
-        while done < total {
-            let head_left = &head[done.min(head.len())..];
-            let body_left = &body[done.saturating_sub(head.len())..];
-            let bufs = [IoSlice::new(head_left), IoSlice::new(body_left)];
-            match rustix::io::pwritev(&self.fd, &bufs, at + done as u64) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(n) => done += n,
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
+    pub(super) fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        match &self.past_cache {
+            Some(fd) if is_large(bytes, at) => match write_both(fd, bytes, &[], at) {
+                // A device that wants more alignment than we give.
+                Err(Errno::INVAL) => self.write_both(bytes, &[], at),
+                done => Ok(done?),
+            },
+            _ => self.write_both(bytes, &[], at),
         }
-        Ok(())
+    }
+
+    pub(super) fn write_both(&self, head: &[u8], body: &[u8], at: u64) -> io::Result<()> {
+        Ok(write_both(&self.fd, head, body, at)?)
     }
 
     pub(super) fn sync(&self) -> io::Result<()> {
@@ -108,6 +117,32 @@ impl RealFile {
     pub(super) fn is_direct(&self) -> bool {
         self.direct
     }
+}
+
+fn is_large(bytes: &[u8], at: u64) -> bool {
+    let aligned = |n: usize| n.is_multiple_of(ALIGN);
+    bytes.len() >= LARGE
+        && aligned(bytes.len())
+        && aligned(bytes.as_ptr().addr())
+        && aligned(at as usize)
+}
+
+fn write_both(fd: &OwnedFd, head: &[u8], body: &[u8], at: u64) -> Result<(), Errno> {
+    let total = head.len() + body.len();
+    let mut done = 0;
+    while done < total {
+        let head_left = &head[done.min(head.len())..];
+        let body_left = &body[done.saturating_sub(head.len())..];
+        let bufs = [IoSlice::new(head_left), IoSlice::new(body_left)];
+        match rustix::io::pwritev(fd, &bufs, at + done as u64) {
+            // Nothing was written and nothing is wrong: there is no such answer for a file.
+            Ok(0) => return Err(Errno::IO),
+            Ok(n) => done += n,
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn make_dir(dir: &Path) -> io::Result<()> {

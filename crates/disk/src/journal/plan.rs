@@ -8,9 +8,9 @@ use rekindle_block::is_zero;
 
 use super::batch::{self, Entry, Header};
 use super::buffer::AlignedBuffer;
-use super::queue::{Request, Waiter};
+use super::queue::Request;
 use crate::DiskError;
-use crate::file::ALIGN;
+use crate::file::{ALIGN, LARGE};
 use crate::grain::{GRAIN, Owner, grains_of};
 use crate::overlay::{Change, Overlay};
 
@@ -23,6 +23,8 @@ pub(crate) struct Limits {
     pub(crate) payload: usize,
     /// A batch with this many entries takes no further request.
     pub(crate) entries: usize,
+    /// Whole pages of this many bytes and more are put past the page cache, those that touch as one.
+    pub(crate) large: usize,
 }
 
 impl Limits {
@@ -33,12 +35,13 @@ impl Limits {
             write: part.min(4 << 20),
             payload: part.min(2 << 20),
             entries: ((bytes / 256) as usize).min(1024),
+            large: LARGE.min(part / 2),
         }
     }
 
-    /// The most payload a batch can have: the last request may have its fills.
+    /// The most payload a batch can have: the last request may have its fills, and be moved to a page.
     pub(crate) fn payload_max(self) -> usize {
-        self.payload + self.write + 2 * ALIGN
+        self.payload + self.write + 3 * ALIGN
     }
 
     /// The most bytes of header: the last request may be all separate grains.
@@ -50,9 +53,17 @@ impl Limits {
 /// The owners of grains that batches under way will change, in the journal's order.
 #[derive(Default)]
 pub(crate) struct Pending {
-    owners: HashMap<(u64, u64), (Owner, u64)>,
-    batches: VecDeque<(u64, Vec<(u64, u64)>)>,
+    owners: HashMap<Key, Owned>,
+    /// What each batch changes.
+    batches: VecDeque<(u64, Vec<Changed>)>,
 }
+
+/// An overlay's number and a grain of it.
+type Key = (u64, u64);
+/// An owner, and the batch that makes it so.
+type Owned = (Owner, u64);
+/// A grain that a batch changes, and what was known of it before.
+type Changed = (Key, Option<Owned>);
 
 impl Pending {
     /// The owner of a grain when all batches before this one are applied.
@@ -70,16 +81,26 @@ impl Pending {
         }
         if let Some((_, keys)) = self.batches.back_mut() {
             for key in grains.map(|grain| (overlay.number, grain)) {
-                self.owners.insert(key, (owner, seq));
-                keys.push(key);
+                keys.push((key, self.owners.insert(key, (owner, seq))));
             }
+        }
+    }
+
+    /// Forgets the batch `seq`, the last one, which will not be.
+    fn undo(&mut self, seq: u64) {
+        let Some((_, keys)) = self.batches.pop_back_if(|(last, _)| *last == seq) else { return };
+        for (key, before) in keys.into_iter().rev() {
+            match before {
+                Some(owned) => self.owners.insert(key, owned),
+                None => self.owners.remove(&key),
+            };
         }
     }
 
     /// Forgets batches up to `applied`: the overlays know by themselves.
     pub(crate) fn forget(&mut self, applied: u64) {
         while self.batches.front().is_some_and(|(seq, _)| *seq <= applied) {
-            for key in self.batches.pop_front().into_iter().flat_map(|(_, keys)| keys) {
+            for (key, _) in self.batches.pop_front().into_iter().flat_map(|(_, keys)| keys) {
                 if self.owners.get(&key).is_some_and(|(_, seq)| *seq <= applied) {
                     self.owners.remove(&key);
                 }
@@ -94,13 +115,34 @@ struct Planned {
     range: Range<u64>,
     payload: Option<Range<usize>>,
     before: Owner,
+    /// The bytes are still to be put where nobody sees them.
+    unseen: bool,
+}
+
+impl Planned {
+    /// Takes in the entry that follows, if both are one write.
+    fn absorb(&mut self, next: &Self) -> bool {
+        let (Some(own), Some(more)) = (&mut self.payload, &next.payload) else { return false };
+        let one = Arc::ptr_eq(&self.overlay, &next.overlay)
+            && (self.before, self.unseen) == (next.before, next.unseen)
+            && self.range.end == next.range.start
+            && own.end == more.start;
+        if one {
+            own.end = more.end;
+            self.range.end = next.range.end;
+        }
+        one
+    }
 }
 
 /// A batch in the making. Its buffers are used again and again.
 pub(crate) struct Plan {
     pub(crate) seq: u64,
-    pub(crate) waiters: Vec<Waiter>,
+    /// Requests that are in it.
+    pub(crate) taken: Vec<Request>,
     limits: Limits,
+    /// Whether large runs over the base wait for [`Plan::write_unseen`].
+    together: bool,
     entries: Vec<Planned>,
     header: AlignedBuffer,
     payload: AlignedBuffer,
@@ -110,8 +152,9 @@ impl Plan {
     pub(crate) fn new(limits: Limits) -> Self {
         Self {
             seq: 0,
-            waiters: Vec::new(),
+            taken: Vec::new(),
             limits,
+            together: true,
             entries: Vec::new(),
             header: AlignedBuffer::new(limits.header_max()),
             payload: AlignedBuffer::new(limits.payload_max()),
@@ -134,7 +177,7 @@ impl Plan {
     }
 
     /// Takes a request in, or answers it with why not; then nothing of it is in the batch.
-    pub(crate) fn add(&mut self, pending: &mut Pending, request: Request) {
+    pub(crate) fn add(&mut self, pending: &mut Pending, mut request: Request) {
         let (entries, payload) = (self.entries.len(), self.payload.len());
         match self.place(pending, &request) {
             Ok(()) => {
@@ -142,13 +185,34 @@ impl Plan {
                     let owner = if planned.payload.is_some() { Owner::Data } else { Owner::Zero };
                     pending.set(self.seq, &planned.overlay, grains_of(&planned.range), owner);
                 }
-                self.waiters.push(request.waiter);
+                self.taken.push(request);
             }
             Err(error) => {
                 self.entries.truncate(entries);
                 self.payload.set_len(payload);
                 request.waiter.answer(Err(error));
             }
+        }
+    }
+
+    /// Joins what can be one write, and puts large runs over the base where nobody sees them. If they cannot be put
+    /// there, the batch is put together again with each request by itself, to find those that have no space.
+    pub(crate) fn write_unseen(&mut self, pending: &mut Pending) {
+        self.entries.dedup_by(|next, last| last.absorb(next));
+        let payload = self.payload.bytes();
+        let mut unseen = self.entries.iter().filter(|planned| planned.unseen);
+        let written = unseen.try_for_each(|planned| {
+            let bytes = planned.payload.clone().map_or(&[][..], |place| &payload[place]);
+            planned.overlay.write_unseen(bytes, planned.range.start)
+        });
+        if written.is_err() {
+            pending.undo(self.seq);
+            self.begin(self.seq);
+            self.together = false;
+            for request in std::mem::take(&mut self.taken) {
+                self.add(pending, request);
+            }
+            self.together = true;
         }
     }
 
@@ -270,11 +334,12 @@ impl Plan {
             range: start + at as u64..start + end as u64,
             payload: None,
             before: owner,
+            unseen: false,
         });
         Ok(())
     }
 
-    /// Places bytes over grains of one owner. Space is taken now, while a full file system can
+    /// Places bytes over grains of one owner. Space is taken before the batch is sealed, while a full file system can
     /// still be answered without the journal knowing of the write.
     fn place_run(
         &mut self,
@@ -284,13 +349,20 @@ impl Plan {
         before: Owner,
     ) -> Result<(), DiskError> {
         let range = at..at + bytes.len() as u64;
+        let large = bytes.len() >= self.limits.large && bytes.len().is_multiple_of(ALIGN);
+        if large {
+            // Where direct I/O can take it from.
+            self.payload.pad();
+        }
+        let unseen = large && before == Owner::Base && self.together;
         match before {
+            Owner::Base if unseen => {}
             Owner::Base => overlay.write_unseen(bytes, at)?,
             Owner::Zero => overlay.reserve(range.clone())?,
             Owner::Data => {}
         }
         let payload = Some(self.payload.extend(bytes));
-        self.entries.push(Planned { overlay: overlay.clone(), range, payload, before });
+        self.entries.push(Planned { overlay: overlay.clone(), range, payload, before, unseen });
         Ok(())
     }
 
@@ -309,6 +381,21 @@ impl Plan {
         let header =
             Header { life, seq: self.seq, durable, header_len: 0, payload_len, entries: 0 };
         batch::encode(&mut self.header, header, entries);
+    }
+
+    /// Answers the requests that were not answered yet.
+    pub(crate) fn answer(&mut self, result: &Result<(), DiskError>) {
+        for request in &mut self.taken {
+            request.waiter.answer(result.clone());
+        }
+    }
+
+    /// Whether applying the batch takes the device's time.
+    pub(crate) fn is_slow_to_apply(&self) -> bool {
+        self.entries.iter().any(|planned| {
+            let len = planned.payload.as_ref().map_or(0, ExactSizeIterator::len);
+            planned.before != Owner::Base && len >= self.limits.large
+        })
     }
 
     pub(crate) fn header(&self) -> &[u8] {

@@ -31,15 +31,26 @@ pub(crate) struct Request {
 
 /// Who waits for a write, and what it holds until it is answered.
 pub(crate) struct Waiter {
-    pub(crate) reply: oneshot::Sender<Result<(), DiskError>>,
-    pub(crate) _entered: Entered,
-    pub(crate) _permit: OwnedSemaphorePermit,
+    reply: Option<oneshot::Sender<Result<(), DiskError>>>,
+    /// Held until the write is applied, which may be after its answer.
+    _entered: Entered,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Waiter {
-    /// Answers. A writer that has gone is nobody to tell.
-    pub(crate) fn answer(self, result: Result<(), DiskError>) {
-        let _ = self.reply.send(result);
+    pub(crate) fn new(
+        reply: oneshot::Sender<Result<(), DiskError>>,
+        entered: Entered,
+        permit: OwnedSemaphorePermit,
+    ) -> Self {
+        Self { reply: Some(reply), _entered: entered, _permit: permit }
+    }
+
+    /// Answers, once. A writer that has gone is nobody to tell.
+    pub(crate) fn answer(&mut self, result: Result<(), DiskError>) {
+        if let Some(reply) = self.reply.take() {
+            let _ = reply.send(result);
+        }
     }
 }
 
@@ -69,7 +80,7 @@ impl Queue {
     }
 
     /// Appends a request; once closed it is answered at once.
-    pub(crate) fn push(&self, request: Request) {
+    pub(crate) fn push(&self, mut request: Request) {
         let mut waiting = self.waiting.lock();
         match &waiting.closed {
             Some(error) => {
@@ -85,14 +96,14 @@ impl Queue {
         }
     }
 
-    /// Waits for the first request. `None` once closed and empty.
-    pub(crate) fn wait(&self) -> Option<Request> {
+    /// Waits until there is a request: `true`. Another may take it first. `false` once closed and empty.
+    pub(crate) fn wait(&self) -> bool {
         let mut waiting = self.waiting.lock();
         loop {
-            match waiting.requests.pop_front() {
-                Some(request) => return Some(request),
-                None if waiting.closed.is_some() => return None,
-                None => self.arrived.wait(&mut waiting),
+            match waiting.requests.is_empty() {
+                false => return true,
+                true if waiting.closed.is_some() => return false,
+                true => self.arrived.wait(&mut waiting),
             }
         }
     }
