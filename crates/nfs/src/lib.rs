@@ -3,7 +3,7 @@
 //! # Layout
 //!
 //! ```text
-//! server    sockets, one task a connection, replies batched        server/
+//! server    sockets, a thread a core, one task a connection, replies batched        server/
 //! record    calls cut out of a stream            rpc, wire   call heads, XDR in place
 //! service   which program; portmap, mount, nfs/ (what calls look like)      drc/ (calls that come again)
 //! exports   by name and id       export/ (what calls mean: nodes, names, attributes, files, disks)
@@ -40,7 +40,8 @@
 //!
 //! # Bounds
 //!
-//! [`Limits`] names them; `server/connection.rs` and `server/clients.rs` keep them.
+//! [`Limits`] names them; `server/connection.rs` and `server/clients.rs` keep them. `server/spin.rs` bounds how long a
+//! thread looks for a next call.
 
 mod clients;
 mod config;

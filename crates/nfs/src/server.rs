@@ -2,9 +2,11 @@
 
 mod clients;
 mod connection;
+mod lanes;
 mod listen;
 mod output;
 mod rpcbind;
+mod spin;
 mod waiting;
 
 use crate::config::{NfsConfig, Portmap};
@@ -17,6 +19,7 @@ use crate::store::Store;
 use crate::{Exports, NfsError};
 use clients::Clients;
 use connection::Connection;
+use lanes::Lanes;
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 use std::future::Future;
@@ -28,6 +31,7 @@ use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 use tokio::net::{TcpListener, UdpSocket};
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -116,6 +120,7 @@ impl NfsServer {
             service: Arc::new(service),
             call_memory: kib(limits.write_bytes),
             waiting: Arc::default(),
+            spinner: Arc::default(),
         };
         Ok(Self {
             shared: Arc::new(shared),
@@ -165,6 +170,7 @@ impl NfsServer {
         };
         let address = local(&nfs)?;
         self.shared.service.port.store(address.port(), Ordering::Relaxed);
+        let lanes = Arc::new(Lanes::start()?);
         let mut tasks = JoinSet::new();
         let mut portmap = None;
         match config.portmap {
@@ -173,7 +179,7 @@ impl NfsServer {
                 let bound = local(&tcp)?;
                 let udp = listen::udp(bound)?;
                 portmap = Some(bound);
-                tasks.spawn(self.clone().accept(tcp, shutdown.clone()));
+                tasks.spawn(self.clone().accept(tcp, lanes.clone(), shutdown.clone()));
                 tasks.spawn(self.clone().datagrams(udp, shutdown.clone()));
             }
             Portmap::Rpcbind => rpcbind::register(config.portmap_port, address.port())
@@ -181,7 +187,7 @@ impl NfsServer {
                 .map_err(NfsError::io("register with rpcbind"))?,
             Portmap::None => {}
         }
-        tasks.spawn(self.clone().accept(nfs, shutdown.clone()));
+        tasks.spawn(self.clone().accept(nfs, lanes.clone(), shutdown.clone()));
         tasks.spawn(self.clone().look_at_space(shutdown.clone()));
         self.bound.send_replace(Some(Bound { nfs: address, portmap }));
         tracing::info!(%address, "NFS server listens");
@@ -192,6 +198,9 @@ impl NfsServer {
             }
         }
         self.bound.send_replace(None);
+        if let Some(lanes) = Arc::into_inner(lanes) {
+            lanes.end().await;
+        }
         if config.portmap == Portmap::Rpcbind
             && let Err(e) = rpcbind::unregister(config.portmap_port, address.port()).await
         {
@@ -200,13 +209,15 @@ impl NfsServer {
         Ok(())
     }
 
-    async fn accept(self, listener: TcpListener, shutdown: CancellationToken) {
+    async fn accept(self, listener: TcpListener, lanes: Arc<Lanes>, shutdown: CancellationToken) {
         let mut connections = JoinSet::new();
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 accepted = listener.accept() => match accepted {
-                    Ok((socket, from)) => self.admit(socket, from, &shutdown, &mut connections),
+                    Ok((socket, from)) => {
+                        self.admit(socket, from, &lanes, &shutdown, &mut connections);
+                    }
                     Err(e) => {
                         tracing::warn!("failed to accept a connection: {e}");
                         tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -227,6 +238,7 @@ impl NfsServer {
         &self,
         socket: tokio::net::TcpStream,
         from: SocketAddr,
+        lanes: &Lanes,
         shutdown: &CancellationToken,
         connections: &mut JoinSet<()>,
     ) {
@@ -238,20 +250,35 @@ impl NfsServer {
             tracing::debug!(client = %from, "too many connections");
             return;
         };
-        if let Err(e) = listen::care_for(&socket, limits.send_seconds) {
-            tracing::debug!(client = %from, "failed to set a connection up: {e}");
-            return;
-        }
+        let set_up =
+            listen::care_for(&socket, limits.send_seconds).and_then(|()| socket.into_std());
+        let (socket, place) = match (set_up, lanes.place()) {
+            (Ok(socket), Some(place)) => (socket, place),
+            (Err(e), _) => {
+                tracing::debug!(client = %from, "failed to set a connection up: {e}");
+                return;
+            }
+            (_, None) => return,
+        };
         let connection = self.next_connection.fetch_add(1, Ordering::Relaxed);
         let calls = Arc::new(AtomicU64::new(0));
         service.drc.opened(connection, calls.clone());
         let peer = Peer { ip, connection, calls };
         let (shared, shutdown) = (self.shared.clone(), shutdown.clone());
-        connections.spawn(async move {
+        let process = Handle::current();
+        let lane = place.handle().clone();
+        let serve = async move {
             let _counted = counted;
             let _open = OpenInDrc(shared.service.clone(), connection);
-            run(Connection::new(shared, socket, peer), from, shutdown).await;
-        });
+            match tokio::net::TcpStream::from_std(socket) {
+                Ok(socket) => {
+                    let connection = Connection::new(shared, process, place, socket, peer);
+                    run(connection, from, shutdown).await;
+                }
+                Err(e) => tracing::debug!(client = %from, "failed to set a connection up: {e}"),
+            }
+        };
+        connections.spawn_on(serve, &lane);
     }
 
     /// The portmapper by UDP.

@@ -6,7 +6,9 @@
 //! Calls are looked at while few enough replies are queued and few enough calls wait; else the connection is not read,
 //! and TCP holds the client back. Calls of over 2 KiB take from a budget of all connections before they are received.
 
+use super::lanes::Place;
 use super::output::Output;
+use super::spin::{Spin, Spinner};
 use super::waiting::{Pending, WaitingCount};
 use crate::record::{BadRecord, Next, Records};
 use crate::service::{Outcome, Peer, Service};
@@ -20,6 +22,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
+use tokio::runtime::Handle;
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, sleep};
 
@@ -45,13 +48,18 @@ pub(super) struct Shared {
     /// Permits are KiB.
     pub(super) call_memory: Arc<Semaphore>,
     pub(super) waiting: Arc<WaitingCount>,
+    pub(super) spinner: Arc<Spinner>,
 }
 
 type Acquiring = Pin<Box<dyn Future<Output = Result<OwnedSemaphorePermit, AcquireError>> + Send>>;
 
 pub(super) struct Connection {
     shared: Arc<Shared>,
+    /// The process's runtime.
+    process: Handle,
+    place: Place,
     socket: TcpStream,
+    spin: Spin,
     peer: Peer,
     records: Records,
     input: BytesMut,
@@ -92,11 +100,21 @@ pub(super) enum End {
 }
 
 impl Connection {
-    pub(super) fn new(shared: Arc<Shared>, socket: TcpStream, peer: Peer) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        process: Handle,
+        place: Place,
+        socket: TcpStream,
+        peer: Peer,
+    ) -> Self {
         let now = Instant::now();
+        let spin = Spin::new(shared.spinner.clone());
         Self {
             shared,
+            process,
+            place,
             socket,
+            spin,
             peer,
             records: Records::default(),
             input: BytesMut::new(),
@@ -122,8 +140,11 @@ impl Connection {
         }
     }
 
-    /// Goes on until the connection ends.
+    /// Goes on until the connection ends. What calls start besides belongs to the process's runtime: it may outlive
+    /// the connection, and must not hold up others.
     pub(super) fn poll_serve(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        let process = self.process.clone();
+        let _entered = process.enter();
         match self.step(cx) {
             Ok(true) => {
                 cx.waker().wake_by_ref();
@@ -148,7 +169,7 @@ impl Connection {
                     return Err(End::Closed);
                 }
             }
-            if !(answered || decoded || sent || read) {
+            if !(answered || decoded || sent || read || self.look()?) {
                 return Ok(false);
             }
         }
@@ -292,6 +313,7 @@ impl Connection {
         let read = pin!(self.socket.read_buf(&mut self.input)).poll(cx);
         let Poll::Ready(read) = read else { return Ok(false) };
         let len = read?;
+        self.spin.busy();
         if len == 0 {
             self.drain();
             return Ok(true);
@@ -301,6 +323,33 @@ impl Connection {
         }
         self.call_began.get_or_insert_with(Instant::now);
         Ok(true)
+    }
+
+    /// With nothing to do: looks for the next call for a moment, where no other connection needs the thread.
+    fn look(&mut self) -> Result<bool, End> {
+        let idle = self.waiting.is_empty() && self.output.len() == 0 && self.input.is_empty();
+        if !idle || self.draining.is_some() {
+            return Ok(false);
+        }
+        let looks = self.place.is_alone() && self.spin.is_worth_it();
+        let Some(found) = looks.then(|| self.receive_soon()).flatten() else {
+            self.spin.idle();
+            return Ok(false);
+        };
+        match found? {
+            0 => self.drain(),
+            _ => self.call_began = Some(Instant::now()),
+        }
+        Ok(true)
+    }
+
+    /// Receives a small call that comes within a moment.
+    fn receive_soon(&mut self) -> Option<io::Result<usize>> {
+        self.input.resize(SMALL, 0);
+        let found = self.spin.look(&self.socket, &mut self.input);
+        let len = found.as_ref().and_then(|found| found.as_ref().ok()).copied();
+        self.input.truncate(len.unwrap_or(0));
+        found
     }
 
     /// Room for the rest of the call that comes: for all of it if memory was taken for it.
