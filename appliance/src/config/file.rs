@@ -46,7 +46,7 @@ pub(crate) struct CacheSection {
 
 impl Default for CacheSection {
     fn default() -> Self {
-        Self { root_dir: None, ram_bytes: 256 << 20, max_bytes: None, min_free_percent: 5 }
+        Self { root_dir: None, ram_bytes: 512 << 20, max_bytes: None, min_free_percent: 5 }
     }
 }
 

@@ -23,7 +23,7 @@ impl Default for CacheConfig {
     fn default() -> Self {
         Self {
             root_dir: PathBuf::from("/var/lib/rekindle/cache"),
-            ram_bytes: 256 << 20,
+            ram_bytes: 512 << 20,
             max_bytes: None,
             min_free_percent: 5,
         }

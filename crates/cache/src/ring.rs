@@ -14,7 +14,7 @@ use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 
 use bytes::Bytes;
@@ -41,6 +41,9 @@ const QUEUE_PAGES: usize = (64 << 20) / PAGE;
 const SUMS_INLINE: usize = 64;
 /// Data pages of the largest block.
 const PAGES_MAX: usize = 1024;
+/// Of each so many bytes that the ring serves from the page cache, one block goes to RAM: what is read often gets there
+/// in time, and checking its name costs little of what is served.
+const PROMOTE_EVERY: u64 = 4 << 20;
 
 /// The handle to the ring. Its thread ends when it is closed or dropped.
 pub(crate) struct Ring {
@@ -57,6 +60,8 @@ struct Shared {
     queued: Mutex<HashMap<BlockHash, Block, ByName>>,
     /// The number of segments begun: the clock of [`index::Index::find`]. Begins at 1.
     epoch: AtomicU32,
+    /// Bytes served without waiting.
+    served: AtomicU64,
     ram: Arc<Ram>,
     counts: Arc<Counts>,
 }
@@ -83,6 +88,7 @@ impl Ring {
             index: Index::new(),
             queued: Mutex::default(),
             epoch: AtomicU32::new(1),
+            served: AtomicU64::new(0),
             ram,
             counts,
         });
@@ -100,7 +106,26 @@ impl Ring {
     /// Bytes `range` of the block, if the ring has it and the page cache has them. Never waits.
     #[inline]
     pub(crate) fn read_now(&self, hash: &BlockHash, range: Range<usize>) -> Option<Bytes> {
-        self.shared.read_now(hash, range)
+        let found = self.shared.read_now(hash, range)?;
+        let len = found.len() as u64;
+        let before = self.shared.served.fetch_add(len, Ordering::Relaxed);
+        if before / PROMOTE_EVERY != (before + len) / PROMOTE_EVERY {
+            self.promote(*hash);
+        }
+        Some(found)
+    }
+
+    /// Has the block brought to RAM, which keeps it if it is read more often than what is there.
+    fn promote(&self, hash: BlockHash) {
+        // Without a runtime nobody serves guests.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let shared = self.shared.clone();
+        runtime.spawn_blocking(move || {
+            let place = shared.index.inspect(&hash).map(|(place, _)| place);
+            if let Some(block) = place.and_then(|place| shared.read_block(&hash, &place)) {
+                shared.ram.put(&block);
+            }
+        });
     }
 
     /// The whole block, if the ring has it. Blocks on the disk. Counts as a use if `used`.

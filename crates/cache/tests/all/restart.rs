@@ -1,8 +1,10 @@
 //! A restart is warm, after a clean stop and after a kill, and never waits for it.
 
-use rekindle_cache::{Cache, CacheError};
+use std::time::Duration;
 
-use crate::{fill, killed_copy, ring_only, segments, warm};
+use rekindle_cache::{Cache, CacheConfig, CacheError};
+
+use crate::{block, fill, killed_copy, ring_only, segments, warm};
 
 const RING: u64 = 16 << 20;
 
@@ -27,6 +29,30 @@ async fn warm_after_a_kill() {
     let cache = Cache::open(ring_only(copy.path(), RING)).unwrap();
     cache.settle().await;
     assert_eq!(warm(&cache, 0..300).await, 300);
+}
+
+/// Blocks that only the ring has come back to RAM by being read.
+#[tokio::test]
+async fn after_a_restart_ram_fills_from_the_ring() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = Cache::open(ring_only(dir.path(), RING)).unwrap();
+    fill(&cache, 0..300).await;
+    cache.close().await;
+    let config = CacheConfig { ram_bytes: 1 << 20, ..ring_only(dir.path(), RING) };
+    let cache = Cache::open(config).unwrap();
+    cache.settle().await;
+    let reading = async {
+        while cache.stats().ram_hits == 0 {
+            for key in 0..300 {
+                let wanted = block(key);
+                if let Some(found) = cache.peek(&wanted.hash(), 0..wanted.bytes().len()) {
+                    assert_eq!(&found, wanted.bytes());
+                }
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), reading).await.expect("RAM is never used");
 }
 
 /// The next life writes to new segments and gives back what the last one had set aside.
