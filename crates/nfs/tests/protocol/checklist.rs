@@ -213,6 +213,27 @@ fn row_10_and_11_held_reads_do_not_delay_the_heartbeat() {
     assert_eq!(server.server.exports().list()[0].held_reads, 0);
 }
 
+/// Row 12: a call that comes again over another connection while the first is still at work is not done twice, and both
+/// get the first one's reply. (`replay.rs` has the rest of this row.)
+#[test]
+fn row_12_a_call_that_comes_twice_at_once_is_done_once() {
+    let server = Server::start();
+    let (mut wire, root) = server.mounted();
+    for n in 0..50 {
+        let args = Xdr::new().var(&root).var(format!("f{n}").as_bytes()).u32(1).raw(&NOTHING);
+        wire.xid += 1;
+        let record = wire.record(NFS, 3, 8, &args.0);
+        wire.send_record(&record).unwrap();
+        // Opened after the call came: a client's new connection.
+        let mut again = server.wire();
+        again.send_record(&record).unwrap();
+        let replies = [wire.receive().unwrap(), again.receive().unwrap()];
+        assert_eq!(replies[0][24..28], [0; 4], "GUARDED CREATE of a new name");
+        assert_eq!(replies[0], replies[1]);
+    }
+    assert_eq!(wire.list(&root).len(), 52);
+}
+
 /// Row 13: unknown handles are answered, and the connection lives. After the export went, STALE.
 #[test]
 fn row_13_a_handle_that_is_gone_is_stale_and_the_connection_lives() {

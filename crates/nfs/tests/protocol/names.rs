@@ -164,6 +164,30 @@ fn modes_keep_other_users_out() {
     assert_eq!(access.u32(), 0x1f, "root may do everything");
 }
 
+#[test]
+fn access_fsinfo_and_pathconf_say_what_is_served() {
+    let server = Server::start();
+    let (mut wire, root) = server.mounted();
+    let file = wire.create(&root, b"f");
+    let mut access = wire.ok(4, Xdr::new().var(&file).u32(0x3f));
+    access.attributes();
+    // DELETE and LOOKUP are a folder's, EXECUTE needs a mode that has it.
+    assert_eq!(access.u32(), 0x0d);
+    let mut access = wire.ok(4, Xdr::new().var(&root).u32(0x1f));
+    access.attributes();
+    assert_eq!(access.u32(), 0x1f);
+    let mut info = wire.ok(19, Xdr::new().var(&root));
+    info.attributes();
+    let mib = 1 << 20;
+    let transfers: Vec<_> = (0..7).map(|_| info.u32()).collect();
+    assert_eq!(transfers, [mib, mib, 512, mib, mib, 512, 64 << 10]);
+    assert_eq!(info.u64(), 1 << 60);
+    let mut conf = wire.ok(20, Xdr::new().var(&root));
+    conf.attributes();
+    let words: Vec<_> = (0..6).map(|_| conf.u32()).collect();
+    assert_eq!(words, [32_000, 255, 1, 1, 0, 1]);
+}
+
 /// Cookies hold while other names come and go, and over a restart.
 #[test]
 fn cookies_hold() {
