@@ -105,7 +105,7 @@ impl Export {
             New::File(Creation::Unchecked) if node.kind == Kind::File => {
                 let size_only = Changes { size: set.size, ..Changes::default() };
                 if size_only.size.is_some() {
-                    self.setattr(caller, &node, &size_only, None)?;
+                    self.setattr(caller, &node, &size_only)?;
                 }
                 Ok(node)
             }

@@ -3,6 +3,7 @@
 //! Before such a call changes a folder, a record of the call is written to an extended attribute of that folder,
 //! and both become durable by the one sync of the folder. After a restart, a call that is sent again is found in
 //! the folder's records; the record says what the call meant to do, and a look at the folder whether it did.
+//! A guarded SETATTR is recorded on the file itself, after the change.
 //!
 //! # Layout (little endian), newest last
 //!

@@ -3,7 +3,7 @@
 use super::access::{Caller, WRITE};
 use super::node::{Kind, Meta, Node, Time};
 use super::write_queue::{Change, drain};
-use super::{Export, Status, errno_status, status};
+use super::{CallKey, Export, Status, errno_status, status};
 use nfsserve::nfs::nfsstat3::*;
 use nfsserve::nfs::{
     nfstime3, sattr3, set_atime, set_gid3, set_mode3, set_mtime, set_size3, set_uid3,
@@ -146,29 +146,64 @@ fn spec(time: Option<SetTime>) -> Timespec {
 }
 
 impl Export {
-    /// Sets attributes, durably (RFC 1813 section 3.3.2); with `guard` only if ctime is that. Blocks.
+    /// Sets attributes, durably (RFC 1813 section 3.3.2). Blocks.
     pub(crate) fn setattr(
         &self,
         caller: &Caller,
         node: &Arc<Node>,
         changes: &Changes,
-        guard: Option<nfstime3>,
     ) -> Result<(), Status> {
         changes.check(caller, node)?;
-        // A guarded change is one step: nothing else may change the file between the look and the change.
-        let held = guard.is_some().then(|| self.names.lock());
-        if let Some(guard) = guard
-            && Time::from_wire(guard) != Some(node.meta().ctime)
-        {
-            return Err(NFS3ERR_NOT_SYNC);
-        }
         if let Some(size) = changes.size {
             self.set_size(node, size)?;
         }
         if !changes.touches_inode() {
             return Ok(());
         }
-        let held = held.unwrap_or_else(|| self.names.lock());
+        let names = self.names.lock();
+        let file = self.set_inode(caller, node, changes)?;
+        drop(names);
+        self.sync.sync(vec![file]).map_err(|e| status(&e))
+    }
+
+    /// The same, but only if ctime is `guard`. One step: nothing else may change the file between the look and the
+    /// change. Unlike without a guard it cannot just be done again, so that it was done is recorded on the file, with
+    /// the change and after it. Blocks.
+    pub(crate) fn setattr_guarded(
+        &self,
+        caller: &Caller,
+        node: &Arc<Node>,
+        changes: &Changes,
+        (guard, call): (nfstime3, &CallKey),
+    ) -> Result<(), Status> {
+        changes.check(caller, node)?;
+        let mut names = self.names.lock();
+        let file = self.open_any(node)?;
+        if names.find(node.id, &file, call).is_some() {
+            drop(names);
+            return self.sync.sync(vec![file]).map_err(|e| status(&e));
+        }
+        if Time::from_wire(guard) != Some(node.meta().ctime) {
+            return Err(NFS3ERR_NOT_SYNC);
+        }
+        if let Some(size) = changes.size {
+            self.set_size(node, size)?;
+        }
+        if changes.touches_inode() {
+            self.set_inode(caller, node, changes)?;
+        }
+        names.note(node.id, &file, call, node.id).map_err(errno_status)?;
+        drop(names);
+        self.sync.sync(vec![file]).map_err(|e| status(&e))
+    }
+
+    /// Sets what is kept on the inode, and returns it to be synced. `names` must be held.
+    fn set_inode(
+        &self,
+        caller: &Caller,
+        node: &Arc<Node>,
+        changes: &Changes,
+    ) -> Result<OwnedFd, Status> {
         let file = self.open_any(node)?;
         let mut identity = node.identity(self.shared.store_id);
         {
@@ -183,8 +218,7 @@ impl Export {
         identity.write(&file).map_err(errno_status)?;
         changes.set_times(&file)?;
         changes.apply(caller, &mut node.meta());
-        drop(held);
-        self.sync.sync(vec![file]).map_err(|e| status(&e))
+        Ok(file)
     }
 
     fn open_any(&self, node: &Node) -> Result<OwnedFd, Status> {

@@ -221,8 +221,13 @@ impl Order {
         let wcc = || Wcc::new(Some(before), &self.at);
         match &self.change {
             Change::SetAttr { changes, guard } => {
-                let done = changes.clone().and_then(|changes| {
-                    self.at.export.setattr(&self.caller, &self.at.node, &changes, *guard)
+                let (export, node) = (&self.at.export, &self.at.node);
+                let done = changes.clone().and_then(|changes| match guard {
+                    Some(guard) => {
+                        let once = (*guard, &self.key);
+                        export.setattr_guarded(&self.caller, node, &changes, once)
+                    }
+                    None => export.setattr(&self.caller, node, &changes),
                 });
                 self.put_status(&mut out, done);
                 wcc().put(&mut out);

@@ -69,6 +69,27 @@ fn a_call_sent_again_after_a_restart_is_known() {
     }
 }
 
+/// A guarded SETATTR that comes again after a restart is known, though its guard does not hold any more.
+#[test]
+fn a_guarded_setattr_sent_again_after_a_restart_is_known() {
+    let server = Server::start();
+    let (mut wire, root) = server.mounted();
+    let file = wire.create(&root, b"f");
+    wire.write(&file, 0, b"12345");
+    let (seconds, nanos) = wire.getattr(&file).ctime;
+    let size = Xdr::new().u32(0).u32(0).u32(0).u32(1).u64(2).u32(0).u32(0);
+    let args = Xdr::new().var(&file).raw(&size.0).u32(1).u32(seconds).u32(nanos);
+    assert_eq!(wire.nfs(2, args.clone()).0, OK);
+    wire.write(&file, 2, b"more");
+    let xid = wire.xid.wrapping_sub(1);
+    let server = server.restart();
+    let mut wire = server.wire();
+    wire.xid = xid;
+    assert_eq!(send_again(&mut wire, 2, args.clone()), OK);
+    assert_eq!(wire.read(&file, 0, 10).0, b"12more", "it is not done again");
+    assert_eq!(wire.nfs(2, args).0, NOT_SYNC, "a call of its own");
+}
+
 /// A record of an intent is not believed: what the folder says decides.
 #[test]
 fn an_intent_whose_change_was_undone_is_done_again() {
