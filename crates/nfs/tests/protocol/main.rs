@@ -8,6 +8,7 @@ mod disks;
 mod garbage;
 mod hostile;
 mod names;
+mod others;
 mod peer;
 mod replay;
 mod restart;
