@@ -6,6 +6,9 @@ use rekindle_block::{Block, BlockHash};
 /// What a block takes besides its bytes: moka's node, key and bookkeeping, rounded up.
 const PER_BLOCK: u32 = 256;
 
+/// Bytes of the largest block.
+const BLOCK_MAX: u64 = 4 << 20;
+
 /// Hashes a [`BlockHash`] by taking eight of its bytes: they are as good as random already.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct NameHasher(u64);
@@ -58,6 +61,11 @@ impl Ram {
         if fits && !self.has(&block.hash()) {
             self.blocks.insert(block.hash(), block.clone());
         }
+    }
+
+    /// Whether a block more pushes out none.
+    pub(crate) fn has_room(&self) -> bool {
+        self.blocks.weighted_size() + BLOCK_MAX <= self.bytes_max
     }
 
     pub(crate) fn bytes(&self) -> u64 {

@@ -41,9 +41,11 @@ const QUEUE_PAGES: usize = (64 << 20) / PAGE;
 const SUMS_INLINE: usize = 64;
 /// Data pages of the largest block.
 const PAGES_MAX: usize = 1024;
-/// Of each so many bytes that the ring serves from the page cache, one block goes to RAM: what is read often gets there
-/// in time, and checking its name costs little of what is served.
+/// Of each so many bytes that the ring serves from the page cache, one block goes to RAM while that is full: what is read
+/// often gets there in time, and checking its name costs little of what is served.
 const PROMOTE_EVERY: u64 = 4 << 20;
+/// The same while RAM has room: after a restart, or when the mover brought the blocks.
+const FILL_EVERY: u64 = 512 << 10;
 
 /// The handle to the ring. Its thread ends when it is closed or dropped.
 pub(crate) struct Ring {
@@ -109,7 +111,8 @@ impl Ring {
         let found = self.shared.read_now(hash, range)?;
         let len = found.len() as u64;
         let before = self.shared.served.fetch_add(len, Ordering::Relaxed);
-        if before / PROMOTE_EVERY != (before + len) / PROMOTE_EVERY {
+        let every = if self.shared.ram.has_room() { FILL_EVERY } else { PROMOTE_EVERY };
+        if before / every != (before + len) / every {
             self.promote(*hash);
         }
         Some(found)
