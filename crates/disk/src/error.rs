@@ -50,10 +50,11 @@ pub enum DiskError {
 
 impl DiskError {
     pub(crate) fn io(verb: &'static str, error: io::Error) -> Self {
-        if error.kind() == io::ErrorKind::StorageFull {
-            return Self::Full;
+        match error.kind() {
+            io::ErrorKind::StorageFull => Self::Full,
+            io::ErrorKind::FileTooLarge => Self::Refused(format!("{verb}: {error}")),
+            _ => Self::Unavailable { verb, source: Arc::new(error) },
         }
-        Self::Unavailable { verb, source: Arc::new(error) }
     }
 }
 

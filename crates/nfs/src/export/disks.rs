@@ -29,6 +29,14 @@ pub(crate) fn disk_status(e: &DiskError) -> Status {
     }
 }
 
+/// What a failed attempt to make a disk longer looks like to a client: the disk or its file system ends before that.
+pub(crate) fn growth_status(e: &DiskError) -> Status {
+    match e {
+        DiskError::Refused(_) => NFS3ERR_FBIG,
+        e => disk_status(e),
+    }
+}
+
 impl Export {
     /// Makes the file at `path` that disk, or finds the file that is it already, and attaches the disk: from then on
     /// READs and WRITEs of the file go to it. Idempotent; the mark is durable when this returns. Blocks.
@@ -122,7 +130,7 @@ impl Export {
         }
         if size > now {
             let runtime = tokio::runtime::Handle::try_current().map_err(|_| NFS3ERR_SERVERFAULT)?;
-            runtime.block_on(disk.set_size(size)).map_err(|e| disk_status(&e))?;
+            runtime.block_on(disk.set_size(size)).map_err(|e| growth_status(&e))?;
         }
         node.meta().data_changed();
         Ok(())

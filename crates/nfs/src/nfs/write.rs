@@ -3,7 +3,7 @@
 use super::{At, Request, Wcc};
 use crate::drc::Seen;
 use crate::export::access::WRITE;
-use crate::export::disks::disk_status;
+use crate::export::disks::{disk_status, growth_status};
 use crate::export::stats::add;
 use crate::export::{Session, Status};
 use crate::rpc;
@@ -12,7 +12,7 @@ use crate::wire::{Args, Garbage, Put};
 use bytes::Bytes;
 use nfsserve::nfs::nfsstat3::*;
 use nfsserve::nfs::wcc_attr;
-use rekindle_disk::{Disk, DiskError};
+use rekindle_disk::Disk;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -162,8 +162,11 @@ impl Write {
         if self.data.is_empty() {
             return Ok(before);
         }
-        let written = self.write_to(&disk).await;
-        if let Err(e) = written {
+        let end = self.offset + self.data.len() as u64;
+        if end > disk.size() {
+            disk.set_size(end).await.map_err(|e| growth_status(&e))?;
+        }
+        if let Err(e) = disk.write(self.offset, self.data.clone()).await {
             tracing::error!(
                 export = self.at.export.name(),
                 file = self.at.node.id,
@@ -173,14 +176,6 @@ impl Write {
         }
         self.at.node.meta().data_changed();
         Ok(before)
-    }
-
-    async fn write_to(&self, disk: &Disk) -> Result<(), DiskError> {
-        let end = self.offset + self.data.len() as u64;
-        if end > disk.size() {
-            disk.set_size(end).await?;
-        }
-        disk.write(self.offset, self.data.clone()).await
     }
 
     /// The disk, once it is attached.

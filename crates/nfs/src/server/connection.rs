@@ -374,8 +374,11 @@ impl Connection {
             return Err(End::SlowReader);
         }
         let held = self.acquiring.is_some() || self.stashed.is_some() || !self.may_wait();
-        if held || self.output.len() > 0 || !self.records.is_within(&self.input) {
+        if !self.records.is_within(&self.input) {
             self.call_began = None;
+        } else if held || self.output.len() > 0 {
+            // We keep it waiting. Its time begins anew, for it may send nothing more once it could.
+            self.call_began = Some(Instant::now());
         } else if self.call_began.is_some_and(|t| t.elapsed() > seconds(limits.record_seconds)) {
             return Err(End::SlowCall);
         }

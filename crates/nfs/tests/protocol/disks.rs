@@ -153,4 +153,8 @@ fn a_disk_grows_and_does_not_shrink() {
     assert_eq!(wire.nfs(2, size(SIZE * 2)).0, OK);
     assert_eq!(wire.getattr(&disk).size, SIZE * 2);
     assert_eq!(wire.read(&disk, SIZE * 2 - 9, 100), (vec![0; 9], true));
+    // Longer than any disk can be: said so, not held.
+    assert_eq!(wire.nfs(2, size(1 << 59)).0, FBIG);
+    assert_eq!(wire.nfs(7, write_args(&disk, 1 << 59, b"far")).0, FBIG);
+    assert_eq!(wire.getattr(&disk).size, SIZE * 2);
 }

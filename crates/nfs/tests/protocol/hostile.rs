@@ -123,6 +123,31 @@ fn a_call_that_does_not_come_whole_ends_its_connection() {
     wire.getattr(&root);
 }
 
+/// Calls that were begun and never end do not keep the memory for calls: also those that waited for it have their time.
+#[test]
+fn calls_that_wait_for_memory_and_then_fall_silent_end() {
+    let dir = std::sync::Arc::new(tempfile::tempdir().unwrap());
+    let server = Server::start_in(dir, |config| {
+        config.limits.record_seconds = 1;
+        config.limits.write_bytes = 8 << 20;
+    });
+    let (mut wire, root) = server.mounted();
+    let file = wire.create(&root, b"f");
+    let silent: Vec<_> = (0..4)
+        .map(|_| {
+            let mut socket = TcpStream::connect(server.nfs).unwrap();
+            socket.write_all(&(0x8000_0000_u32 | 4 << 20).to_be_bytes()).unwrap();
+            socket.write_all(&[0; 100]).unwrap();
+            socket
+        })
+        .collect();
+    wire.socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    wire.write(&file, 0, &[7; 4096]);
+    for mut socket in silent {
+        assert!(is_closed(&mut socket));
+    }
+}
+
 /// A client that reads no replies is held back and costs no more than its bound; others go on.
 #[test]
 fn a_client_that_reads_nothing_is_held_back() {

@@ -20,6 +20,7 @@ pub const EXIST: u32 = 17;
 pub const NOTDIR: u32 = 20;
 pub const ISDIR: u32 = 21;
 pub const INVAL: u32 = 22;
+pub const FBIG: u32 = 27;
 pub const STALE: u32 = 70;
 pub const BADHANDLE: u32 = 10_001;
 pub const NOT_SYNC: u32 = 10_002;
