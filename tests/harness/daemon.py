@@ -125,6 +125,14 @@ class Daemon:
             raise CommandFailed(arguments, done.returncode, done.stderr)
         return done.stdout
 
+    def metrics(self):
+        """What /metrics says: the values by the names, labels and all, without `rekindle_`."""
+        status, text = self._request("GET", "/metrics")
+        if status != 200:
+            raise RuntimeError(f"GET /metrics: {status} {text}")
+        lines = (line.rpartition(" ") for line in text.splitlines() if not line.startswith("#"))
+        return {name.removeprefix("rekindle_").removesuffix("{}"): float(value) for name, _, value in lines}
+
     def job(self, job_id):
         return self.api("GET", f"jobs/{job_id}")
 
@@ -151,10 +159,19 @@ class Daemon:
         if bad:
             raise RuntimeError("lines in the log that were not expected:\n" + "\n".join(f"  | {line}" for line in bad[:20]))
 
-    def open_files(self):
-        """What the process holds open below the state directory, for the check that nothing is left."""
+    def descriptors(self):
+        """What the process's file descriptors are."""
         held = []
         for entry in Path(f"/proc/{self.process.pid}/fd").iterdir():
             with contextlib.suppress(OSError):
                 held.append(os.readlink(entry))
-        return [path for path in held if path.startswith(str(self.state_dir))]
+        return held
+
+    def open_files(self):
+        """What the process holds open below the state directory, for the check that nothing is left."""
+        return [path for path in self.descriptors() if path.startswith(str(self.state_dir))]
+
+    def memory(self, what="VmRSS"):
+        """A line of /proc/PID/status, in bytes: VmRSS is what it takes now, VmHWM the most that was."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.search(rf"^{what}:\s+(\d+) kB$", status, re.MULTILINE).group(1)) << 10

@@ -1,5 +1,6 @@
 """An NFSv3 client of a few calls (RFC 1813, RFC 5531), for load and for bad input. One connection, one call at a time."""
 import itertools
+import random
 import socket
 import struct
 
@@ -20,15 +21,31 @@ class Lost(Exception):
     """The connection broke, or was never made."""
 
 
+class Silent(Lost):
+    """No answer came in time."""
+
+
 def opaque(data):
     return struct.pack(">I", len(data)) + data + bytes(-len(data) % 4)
+
+
+def message(xid, program, procedure, arguments=b""):
+    """A call as root by AUTH_SYS, without its mark."""
+    credentials = struct.pack(">II", 1, 24) + struct.pack(">IIIIII", 0, 4, 0x74657374, 0, 0, 0)  # AUTH_SYS, "test", root
+    return struct.pack(">IIIIII", xid, 0, 2, *program, procedure) + credentials + struct.pack(">II", 0, 0) + arguments
+
+
+def record(body, last=True):
+    """One fragment: the mark (RFC 5531 section 11) and what it marks."""
+    return struct.pack(">I", last << 31 | len(body)) + body
 
 
 class Connection:
     """Calls one program at one port. Raises Lost when the server goes away."""
 
     def __init__(self, port, address="127.0.0.1", source=None, timeout=20):
-        self.xids = itertools.count(1)
+        # As clients do: one that begins at 1 each time seems to send its calls of before again.
+        self.xids = itertools.count(random.randrange(1 << 31))
         try:
             self.socket = socket.create_connection((address, port), timeout, source_address=(source, 0) if source else None)
         except OSError as error:
@@ -38,16 +55,10 @@ class Connection:
     def close(self):
         self.socket.close()
 
-    def call(self, program, procedure, arguments=b""):
-        """The result of a call that the server accepted, as an Answer."""
-        xid = next(self.xids)
-        credentials = struct.pack(">II", 1, 24) + struct.pack(">IIIIII", 0, 4, 0x74657374, 0, 0, 0)  # AUTH_SYS, "test", root
-        body = struct.pack(">IIIIII", xid, 0, 2, *program, procedure) + credentials + struct.pack(">II", 0, 0) + arguments
-        try:
-            self.socket.sendall(struct.pack(">I", 0x80000000 | len(body)) + body)
-            answer = Answer(self._record())
-        except OSError as error:
-            raise Lost(str(error)) from error
+    def call(self, program, procedure, arguments=b"", xid=None):
+        """The result of a call that the server accepted, as an Answer. `xid` is given to send a call again."""
+        xid = next(self.xids) if xid is None else xid
+        answer = Answer(self.exchange(message(xid, program, procedure, arguments)))
         if answer.number() != xid:
             raise RuntimeError("an answer to another call")
         if answer.number() != 1 or answer.number() != 0:
@@ -57,13 +68,23 @@ class Connection:
             raise Refused("call not accepted", accepted)
         return answer
 
+    def exchange(self, body):
+        """The record that answers this one, whatever they are."""
+        try:
+            self.socket.sendall(record(body))
+            return self._record()
+        except TimeoutError as error:
+            raise Silent(f"no answer in {self.socket.gettimeout()} s") from error
+        except OSError as error:
+            raise Lost(str(error)) from error
+
     def _record(self):
-        record, last = b"", False
+        whole, last = b"", False
         while not last:
             (mark,) = struct.unpack(">I", self._exactly(4))
             last, length = mark >> 31, mark & 0x7FFFFFFF
-            record += self._exactly(length)
-        return record
+            whole += self._exactly(length)
+        return whole
 
     def _exactly(self, length):
         data = bytearray()
@@ -119,11 +140,22 @@ class Client:
     def __init__(self, export, port=2049, mount_port=None, address="127.0.0.1", source=None):
         self.port, self.address, self.source = port, address, source
         mount = Connection(mount_port or port, address, source)
-        answer = mount.call(MOUNT, 1, opaque(export.encode()))
-        answer.status(f"mount {export}")
-        self.root = answer.opaque()
-        mount.close()
+        try:
+            answer = mount.call(MOUNT, 1, opaque(export.encode()))
+            answer.status(f"mount {export}")
+            self.root = answer.opaque()
+        finally:
+            mount.close()
         self.connect()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        self.connection.close()
 
     def connect(self):
         """A new connection; handles stay what they were."""

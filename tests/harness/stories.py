@@ -3,6 +3,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 import traceback
 from pathlib import Path
 
@@ -39,3 +40,13 @@ def expect(what, condition):
     if not condition:
         raise AssertionError(what)
     print(f"ok {what}", flush=True)
+
+
+def until(what, condition, seconds=10):
+    """Waits for a condition, which is to come true within the seconds; returns what it then is."""
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        if time.monotonic() > end:
+            raise AssertionError(f"{what}: not within {seconds} s")
+        time.sleep(0.02)
+    return found

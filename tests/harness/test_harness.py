@@ -1,16 +1,19 @@
 """The nets of the stories, each with a planted fault that must trip it: `scripts/test unit` runs them."""
 import io
+import socket
 import tempfile
+import time
 import unittest
 from contextlib import redirect_stdout
 from pathlib import Path
 from unittest import mock
 
-from . import cache, cpio, recovery, stories
+from . import bystander, cache, cpio, crowd, nfs3, recovery, stories
 from .daemon import Daemon
 
 WARNING = '{"timestamp":"2026-01-01T00:00:00Z","level":"WARN","message":"went on, degraded"}\n'
 PANIC = "thread 'main' panicked at src/main.rs:1:1:\n"
+RECOVERED = recovery.Recovered("1", "/export", "folder", ["disk"])
 FINE = '{"timestamp":"2026-01-01T00:00:00Z","level":"INFO","message":"ready"}\n'
 
 
@@ -39,6 +42,50 @@ class Nets(unittest.TestCase):
             stories.expect("this holds", True)
         with self.assertRaises(AssertionError):
             stories.expect("this does not", False)
+
+    def test_a_condition_that_does_not_come_true_raises(self):
+        self.assertEqual(stories.until("it is true", lambda: 7), 7)
+        with self.assertRaises(AssertionError):
+            stories.until("it is not", lambda: 0, seconds=0.05)
+
+    def bystander(self, read):
+        """A bystander whose client reads so."""
+        client = mock.MagicMock()
+        client.__enter__.return_value.read = read
+        with mock.patch.object(nfs3, "Client", return_value=client):
+            with bystander.Bystander(RECOVERED, 1, 256) as started:
+                time.sleep(0.1)
+                return started.lap()
+
+    def test_a_bystander_tells_a_wrong_byte_an_error_and_a_hang(self):
+        def good(_, offset, length):
+            return recovery.original(1, offset // length)
+
+        def slow(*arguments):
+            time.sleep(0.02)
+            return good(*arguments)
+
+        self.assertTrue(self.bystander(good))
+        for bad in [lambda *_: bytes(recovery.BLOCK - 1) + b"x", mock.Mock(side_effect=nfs3.Lost("gone"))]:
+            with self.assertRaises(AssertionError):
+                self.bystander(bad)
+        with mock.patch.object(bystander, "HANG_SECONDS", 0.01), self.assertRaises(AssertionError):
+            self.bystander(slow)
+
+    def test_the_crowd_tells_a_wrong_answer_and_a_connection_that_is_kept(self):
+        crowd.must_be("this", 3, 2, 3)
+        with self.assertRaises(AssertionError):
+            crowd.must_be("this", 4, 2, 3)
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            ours.settimeout(0.05)
+            with self.assertRaises(AssertionError):
+                crowd.must_hang_up(ours, "silence")
+            theirs.send(b"x")
+            with self.assertRaises(AssertionError):
+                crowd.must_hang_up(ours, "an answer")
+            theirs.close()
+            crowd.must_hang_up(ours, "an end")
 
     def test_half_a_fixture_is_never_found(self):
         def broken(into):
