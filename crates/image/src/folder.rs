@@ -144,6 +144,20 @@ impl SourceFile {
         Ok(Some(start..end.min(self.len)).filter(|range| !range.is_empty()))
     }
 
+    /// What the file system has of `len` bytes at `offset`: a preallocated image is one large hole. Relative
+    /// to `offset`. What lies behind the file's end counts as there, so that reading it is an error.
+    pub(crate) fn stored_part(
+        &self,
+        offset: u64,
+        len: u64,
+    ) -> Result<Option<Range<u64>>, ImageError> {
+        if offset.checked_add(len).is_none_or(|end| end > self.len) {
+            return Ok(Some(0..len));
+        }
+        let stored = self.next_stored(offset)?.filter(|stored| stored.start < offset + len);
+        Ok(stored.map(|stored| stored.start - offset..(stored.end - offset).min(len)))
+    }
+
     /// Refuses a file that was written to since it was opened: what was read of it may be half old and
     /// half new.
     pub(crate) fn check_unchanged(&self) -> Result<(), ImageError> {

@@ -1,4 +1,4 @@
-//! Reads what people have: .vmx with its disks, VMDK, qcow2, raw. Nothing here trusts its input.
+//! Reads what people have: .vmx with its disks, VMDK, VHD, VHDX, qcow2, raw. Nothing here trusts its input.
 //!
 //! # Layout
 //!
@@ -8,6 +8,8 @@
 //!                 ├─ raw          the file is the disk; its holes are the file system's
 //!                 ├─ vmdk         descriptor ─► extents: flat file | sparse file | zero
 //!                 │                 sparse: header ─► grain directory ─► grain table ─► grain
+//!                 ├─ vhd          footer ─► header ─► block table ─► sector bitmap ─► block
+//!                 ├─ vhdx         header ─► regions ─► block table ─► block
 //!                 └─ qcow2        header ─► L1 ─► L2 ─► cluster, else the backing image
 //! Vmx           lines of a .vmx, changed in place, and the disks they attach
 //! ```
@@ -33,12 +35,16 @@
 //! 32 MiB (an L1 table), checked against the file's length before memory is taken. A read takes one grain
 //! or cluster of scratch, at most 2 MiB each way. 512 extents, 8 backing images, 1 MiB of text.
 
+mod endian;
 mod error;
 mod folder;
 mod format;
 mod image;
 mod inflate;
 mod qcow2;
+mod runs;
+mod vhd;
+mod vhdx;
 mod vmdk;
 mod vmx;
 

@@ -1,5 +1,6 @@
 use std::ops::Range;
 
+use crate::endian::{le16, le32, le64};
 use crate::folder::SourceFile;
 use crate::image::MAX_IMAGE_BYTES;
 use crate::{ImageError, inflate};
@@ -42,7 +43,7 @@ struct Header {
 
 /// Whether a header's first 512 bytes are of a compressed extent.
 pub(crate) fn is_stream_optimized(head: &[u8]) -> bool {
-    head.len() >= 12 && u32_at(head, 8) & FLAG_COMPRESSED != 0
+    head.len() >= 12 && le32(head, 8) & FLAG_COMPRESSED != 0
 }
 
 /// A sparse extent: header, grain directory in memory; grain tables are read as they are needed, a few
@@ -195,8 +196,8 @@ impl Sparse {
         let grain_start = at - at % self.grain_bytes();
         let mut marker = [0; 12];
         self.file.read_exact_at(start, &mut marker)?;
-        let len = u64::from(u32_at(&marker, 8));
-        if u64_at(&marker, 0) != grain_start / SECTOR || len == 0 || len > 2 * self.grain_bytes() {
+        let len = u64::from(le32(&marker, 8));
+        if le64(&marker, 0) != grain_start / SECTOR || len == 0 || len > 2 * self.grain_bytes() {
             return Err(self.file.corrupt(format!("the grain at sector {sector} is another's")));
         }
         let input = self.file.read_vec(start + 12, len as usize)?;
@@ -225,19 +226,19 @@ impl Header {
         if !bytes.starts_with(SPARSE_MAGIC) {
             return Err(file.corrupt(format!("no header at {offset}")));
         }
-        let version = u32_at(&bytes, 4);
+        let version = le32(&bytes, 4);
         if !(1..=3).contains(&version) {
             let what = format!("it is a VMDK of version {version}");
             return Err(ImageError::unsupported(file.name(), what));
         }
         let header = Self {
-            flags: u32_at(&bytes, 8),
-            capacity: u64_at(&bytes, 12),
-            grain: u64_at(&bytes, 20),
-            descriptor: (u64_at(&bytes, 28), u64_at(&bytes, 36)),
-            table_entries: u64::from(u32_at(&bytes, 44)),
-            directory: u64_at(&bytes, 56),
-            compression: u16::from_le_bytes([bytes[77], bytes[78]]),
+            flags: le32(&bytes, 8),
+            capacity: le64(&bytes, 12),
+            grain: le64(&bytes, 20),
+            descriptor: (le64(&bytes, 28), le64(&bytes, 36)),
+            table_entries: u64::from(le32(&bytes, 44)),
+            directory: le64(&bytes, 56),
+            compression: le16(&bytes, 77),
         };
         header.check(file, bytes[73..77] == *b"\n \r\n")?;
         Ok(header)
@@ -281,7 +282,7 @@ fn read_footer(file: &SourceFile, head: &Header) -> Result<Header, ImageError> {
     let cut = || file.corrupt("it ends without a footer: it was cut short".into());
     let start = file.len().checked_sub(1536).ok_or_else(cut)?;
     let bytes = file.read_vec(start, 1536)?;
-    let marker = (u32_at(&bytes, 8), u32_at(&bytes, 12));
+    let marker = (le32(&bytes, 8), le32(&bytes, 12));
     let end = &bytes[1024..1040];
     if marker != (0, 3)
         || end.iter().any(|byte| *byte != 0)
@@ -295,12 +296,4 @@ fn read_footer(file: &SourceFile, head: &Header) -> Result<Header, ImageError> {
         return Err(file.corrupt("its footer belongs to another file".into()));
     }
     Ok(Header { descriptor: head.descriptor, ..foot })
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    bytes[at..].first_chunk().map_or(0, |word| u32::from_le_bytes(*word))
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    bytes[at..].first_chunk().map_or(0, |word| u64::from_le_bytes(*word))
 }
