@@ -6,8 +6,12 @@ use crate::{Format, ImageError, vhd, vhdx};
 
 /// What other tools write and this build does not read. As raw bytes it would be a disk of garbage.
 const FOREIGN: [(usize, &[u8], &str); 10] = [
-    (0, b"COWD", "an ESXi delta or thin disk of the old kind (COWD); clone or consolidate it"),
-    (0, b"\xbe\xba\xfe\xca\0\0\0\0", "an ESXi SEsparse delta; consolidate the snapshot"),
+    (0, b"COWD", "the data of an ESXi delta (COWD); open its descriptor instead"),
+    (
+        0,
+        b"\xbe\xba\xfe\xca\0\0\0\0",
+        "the data of an ESXi SEsparse delta; open its descriptor instead",
+    ),
     (0, b"QED\0", "a QED image; convert it with `qemu-img convert`"),
     (0, b"<<< ", "a VirtualBox VDI image; convert it with `qemu-img convert`"),
     (0, b"\x1f\x8b", "a gzip file; unpack it"),

@@ -81,9 +81,8 @@ impl Image {
         let format = format::detect(&file)?;
         let content = match format {
             Format::Raw => Content::Raw(file),
-            Format::VmdkDescriptor => Content::Vmdk(Vmdk::from_descriptor(folder, name, &file)?),
-            Format::VmdkSparse | Format::VmdkStreamOptimized => {
-                Content::Vmdk(Vmdk::from_sparse(file)?)
+            Format::VmdkDescriptor | Format::VmdkSparse | Format::VmdkStreamOptimized => {
+                Content::Vmdk(Vmdk::open(folder, name, file, format)?)
             }
             Format::Qcow2 => Content::Qcow2(Box::new(Qcow2::open(folder, name, file)?)),
             Format::Vhd => Content::Vhd(Vhd::open(file)?),

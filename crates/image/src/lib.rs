@@ -7,7 +7,8 @@
 //!                 │
 //!                 ├─ raw          the file is the disk; its holes are the file system's
 //!                 ├─ vmdk         descriptor ─► extents: flat file | sparse file | zero
-//!                 │                 sparse: header ─► grain directory ─► grain table ─► grain
+//!                 │                 sparse: header ─► grain directory ─► grain table ─► grain,
+//!                 │                         else the parent VMDK
 //!                 ├─ vhd          footer ─► header ─► block table ─► sector bitmap ─► block
 //!                 ├─ vhdx         header ─► regions ─► block table ─► block
 //!                 └─ qcow2        header ─► L1 ─► L2 ─► cluster, else the backing image
@@ -32,8 +33,8 @@
 //! # Bounds
 //!
 //! Disks up to 64 TiB. Of tables only the first level is held: at most 16 MiB (a grain directory) or
-//! 32 MiB (an L1 table), checked against the file's length before memory is taken. A read takes one grain
-//! or cluster of scratch, at most 2 MiB each way. 512 extents, 8 backing images, 1 MiB of text.
+//! 32 MiB (an L1 table, an SEsparse directory) for each file of a chain, checked against the file's length before memory is taken. A read takes one grain
+//! or cluster of scratch, at most 2 MiB each way. 512 extents, 32 deltas, 8 backing images, 1 MiB of text.
 
 mod endian;
 mod error;

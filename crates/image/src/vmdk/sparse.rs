@@ -1,5 +1,5 @@
-use std::ops::Range;
-
+use super::cowd;
+use super::extent::Place;
 use crate::endian::{le16, le32, le64};
 use crate::folder::SourceFile;
 use crate::image::MAX_IMAGE_BYTES;
@@ -31,7 +31,7 @@ const MAX_DESCRIPTOR_SECTORS: u64 = 2048;
 /// 72 unclean 1 | 73 "\n \r\n" | 77 compression 2 | 79 zero 433
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Header {
+pub(super) struct Header {
     flags: u32,
     capacity: u64,
     grain: u64,
@@ -55,21 +55,22 @@ pub(super) struct Sparse {
     directory: Vec<u32>,
 }
 
-/// Where a run of bytes is.
-enum Place {
-    Zero,
-    /// At this offset of the file.
-    Stored(u64),
-    /// In the compressed grain at this sector.
-    Compressed(u64),
-}
-
 impl Sparse {
     pub(super) fn open(file: SourceFile) -> Result<Self, ImageError> {
         let mut header = Header::read(&file, 0)?;
         if header.directory == AT_END {
             header = read_footer(&file, &header)?;
         }
+        Self::with_header(file, header)
+    }
+
+    /// An extent of ESXi, which has another header and the same tables.
+    pub(super) fn open_cowd(file: SourceFile) -> Result<Self, ImageError> {
+        let header = cowd::read_header(&file)?;
+        Self::with_header(file, header)
+    }
+
+    fn with_header(file: SourceFile, header: Header) -> Result<Self, ImageError> {
         let tables = header.capacity.div_ceil(header.grain * header.table_entries);
         if tables > MAX_DIRECTORY_ENTRIES {
             let what = format!("its grain directory has {tables} entries");
@@ -103,46 +104,12 @@ impl Sparse {
         Ok(text.first().is_some_and(|byte| *byte != 0).then_some(text))
     }
 
-    pub(super) fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), ImageError> {
-        let mut done = 0;
-        while done < buf.len() {
-            let at = offset + done as u64;
-            let (place, len) = self.run_at(at, (buf.len() - done) as u64)?;
-            let part = &mut buf[done..done + len as usize];
-            match place {
-                Place::Zero => part.fill(0),
-                Place::Stored(offset) => self.file.read_exact_at(offset, part)?,
-                Place::Compressed(sector) => self.read_compressed(at, sector, part)?,
-            }
-            done += len as usize;
-        }
-        Ok(())
-    }
-
-    /// The first range at or behind `from`, and starting before `until`, that has grains.
-    pub(super) fn next_data(
-        &self,
-        from: u64,
-        until: u64,
-    ) -> Result<Option<Range<u64>>, ImageError> {
-        let until = until.min(self.size());
-        let mut at = from;
-        while at < until {
-            let (place, len) = self.run_at(at, until - at)?;
-            if !matches!(place, Place::Zero) {
-                return Ok(Some(at..at + len));
-            }
-            at += len;
-        }
-        Ok(None)
-    }
-
     fn grain_bytes(&self) -> u64 {
         self.header.grain * SECTOR
     }
 
     /// How the bytes at `at` are stored, and how many of the next `max` (at least 1) are stored so.
-    fn run_at(&self, at: u64, max: u64) -> Result<(Place, u64), ImageError> {
+    pub(super) fn run_at(&self, at: u64, max: u64) -> Result<(Place, u64), ImageError> {
         let grain = at / self.grain_bytes();
         let skip = at % self.grain_bytes();
         let table = grain / self.header.table_entries;
@@ -150,7 +117,7 @@ impl Sparse {
         if table_at == 0 {
             let end = (table + 1) * self.header.table_entries * self.grain_bytes();
             // Behind the directory there is nothing to read: sizes are checked against it.
-            return Ok((Place::Zero, (end - at).min(max)));
+            return Ok((Place::Absent, (end - at).min(max)));
         }
         let mut buf = [0; ENTRIES_AT_ONCE * 4];
         let first = grain % self.header.table_entries;
@@ -171,9 +138,10 @@ impl Sparse {
     /// What the first entry says, and how many grains go on like it.
     fn same_run(&self, mut entries: impl Iterator<Item = u32>) -> Result<(Place, u64), ImageError> {
         let first = entries.next().unwrap_or(0);
-        let zero = |entry| entry == 0 || (entry == 1 && self.header.zero_grains());
-        if zero(first) {
-            return Ok((Place::Zero, 1 + entries.take_while(|entry| zero(*entry)).count() as u64));
+        let like_first = |entry: &u32| *entry == first;
+        if first == 0 || (first == 1 && self.header.zero_grains()) {
+            let place = if first == 0 { Place::Absent } else { Place::Zero };
+            return Ok((place, 1 + entries.take_while(like_first).count() as u64));
         }
         if first == 1 {
             return Err(self.file.corrupt("a grain lies in its header".into()));
@@ -191,7 +159,12 @@ impl Sparse {
     }
 
     /// Reads a part of one compressed grain: `lba 8 | length 4 | zlib stream`.
-    fn read_compressed(&self, at: u64, sector: u64, out: &mut [u8]) -> Result<(), ImageError> {
+    pub(super) fn read_compressed(
+        &self,
+        at: u64,
+        sector: u64,
+        out: &mut [u8],
+    ) -> Result<(), ImageError> {
         let start = sector * SECTOR;
         let grain_start = at - at % self.grain_bytes();
         let mut marker = [0; 12];
@@ -221,6 +194,12 @@ impl Sparse {
 }
 
 impl Header {
+    /// That of an extent without a descriptor, compression or grains of zeros.
+    pub(super) fn plain(capacity: u64, grain: u64, table_entries: u64, directory: u64) -> Self {
+        let (flags, compression) = (0, 0);
+        Self { flags, capacity, grain, descriptor: (0, 0), table_entries, directory, compression }
+    }
+
     fn read(file: &SourceFile, offset: u64) -> Result<Self, ImageError> {
         let bytes = file.read_vec(offset, HEADER_BYTES)?;
         if !bytes.starts_with(SPARSE_MAGIC) {
