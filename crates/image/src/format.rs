@@ -18,7 +18,7 @@ const FOREIGN: [(usize, &[u8], &str); 10] = [
     (0, b"\xfd7zXZ\0", "an xz file; unpack it"),
     (0, b"\x28\xb5\x2f\xfd", "a zstd file; unpack it"),
     (0, b"PK\x03\x04", "a zip file; unpack it"),
-    (257, b"ustar", "a tar or OVA file; unpack it"),
+    (257, b"ustar", "a tar or OVA file, a VM and no disk"),
     (0, b"BZh", "a bzip2 file; unpack it"),
 ];
 
