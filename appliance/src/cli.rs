@@ -130,7 +130,7 @@ pub(crate) enum RepoCommand {
 
 #[derive(Args)]
 pub(crate) struct IngestArgs {
-    /// A .vmx file with its disks beside it, or a disk image (raw, VMDK, qcow2).
+    /// A .vmx or .ovf file with its disks beside it, an .ova, or a disk image (raw, VMDK, VHD, VHDX, qcow2).
     pub(crate) source: PathBuf,
     /// A repository's directory or configured name; may be left out if there is only one.
     #[arg(long, short)]

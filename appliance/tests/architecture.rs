@@ -34,7 +34,8 @@ const ENGINES: [(&str, &[&str]); 8] = [
     ("nfsserve", &["rekindle-nfs"]),
     ("axum", &["rekindle-console"]),
     ("prometheus-client", &["rekindle-console"]),
-    ("quick-xml", &["rekindle-vsphere"]),
+    // OVF descriptors, and SOAP.
+    ("quick-xml", &["rekindle-image", "rekindle-vsphere"]),
     ("clap", &["rekindle"]),
     // The command line is an HTTP client too.
     ("reqwest", &["rekindle-vsphere", "rekindle"]),

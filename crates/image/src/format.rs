@@ -2,31 +2,41 @@
 
 use crate::folder::SourceFile;
 use crate::vmdk::{DESCRIPTOR_MARK, SPARSE_MAGIC, is_stream_optimized};
-use crate::{Format, ImageError};
+use crate::{Format, ImageError, vhd, vhdx};
 
 /// What other tools write and this build does not read. As raw bytes it would be a disk of garbage.
-const FOREIGN: [(usize, &[u8], &str); 12] = [
-    (0, b"COWD", "an ESXi delta or thin disk of the old kind (COWD); clone or consolidate it"),
-    (0, b"\xbe\xba\xfe\xca\0\0\0\0", "an ESXi SEsparse delta; consolidate the snapshot"),
-    (0, b"vhdxfile", "a VHDX image; convert it with `qemu-img convert`"),
-    (0, b"conectix", "a VHD image; convert it with `qemu-img convert`"),
+const FOREIGN: [(usize, &[u8], &str); 10] = [
+    (0, b"COWD", "the data of an ESXi delta (COWD); open its descriptor instead"),
+    (
+        0,
+        b"\xbe\xba\xfe\xca\0\0\0\0",
+        "the data of an ESXi SEsparse delta; open its descriptor instead",
+    ),
     (0, b"QED\0", "a QED image; convert it with `qemu-img convert`"),
     (0, b"<<< ", "a VirtualBox VDI image; convert it with `qemu-img convert`"),
     (0, b"\x1f\x8b", "a gzip file; unpack it"),
     (0, b"\xfd7zXZ\0", "an xz file; unpack it"),
     (0, b"\x28\xb5\x2f\xfd", "a zstd file; unpack it"),
     (0, b"PK\x03\x04", "a zip file; unpack it"),
-    (257, b"ustar", "a tar or OVA file; unpack it"),
+    (257, b"ustar", "a tar or OVA file, a VM and no disk"),
     (0, b"BZh", "a bzip2 file; unpack it"),
 ];
 
+/// Names of what is never raw.
+const CLAIMS: [&str; 4] = [".vmdk", ".qcow2", ".vhd", ".vhdx"];
+
 pub(crate) const QCOW_MAGIC: &[u8; 4] = b"QFI\xfb";
 
-/// The format of `file` by its content. A name that ends in `.vmdk` or `.qcow2` must hold what it says:
+/// The format of `file` by its content. A name that ends in `.vmdk`, say, must hold what it says:
 /// with a damaged header the file would otherwise pass as raw, and be read as a disk of garbage.
 pub(crate) fn detect(file: &SourceFile) -> Result<Format, ImageError> {
     let head = file.read_vec(0, file.len().min(512) as usize)?;
-    let format = by_content(&head);
+    let mut format = by_content(&head);
+    // A fixed VHD has its footer in the disk's way. Without the name to say so, any guest could write one
+    // into the last sector of its raw disk.
+    if format == Format::Raw && is_named(file, ".vhd") && vhd::has_fixed_footer(file)? {
+        format = Format::Vhd;
+    }
     if format == Format::Raw {
         refuse_foreign(file, &head)?;
         refuse_misnamed(file)?;
@@ -42,6 +52,10 @@ fn by_content(head: &[u8]) -> Format {
             true => Format::VmdkStreamOptimized,
             false => Format::VmdkSparse,
         }
+    } else if head.starts_with(vhd::COOKIE) {
+        Format::Vhd
+    } else if head.starts_with(vhdx::SIGNATURE) {
+        Format::Vhdx
     } else if is_descriptor(head) {
         Format::VmdkDescriptor
     } else {
@@ -65,12 +79,16 @@ fn refuse_foreign(file: &SourceFile, head: &[u8]) -> Result<(), ImageError> {
     }
 }
 
+fn is_named(file: &SourceFile, end: &str) -> bool {
+    file.name().to_ascii_lowercase().ends_with(end)
+}
+
 fn refuse_misnamed(file: &SourceFile) -> Result<(), ImageError> {
     let name = file.name().to_ascii_lowercase();
     let flat = name.ends_with("-flat.vmdk") || numbered_flat(&name);
-    let claims = [".vmdk", ".qcow2"].into_iter().find(|end| name.ends_with(end) && !flat);
+    let claims = CLAIMS.into_iter().find(|end| name.ends_with(end) && !flat);
     match claims {
-        Some(end) => Err(file.corrupt(format!("it is named {end} and does not start like one"))),
+        Some(end) => Err(file.corrupt(format!("it is named {end} and does not look like one"))),
         None => Ok(()),
     }
 }

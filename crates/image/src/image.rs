@@ -3,6 +3,8 @@ use std::path::Path;
 
 use crate::folder::{Folder, SourceFile};
 use crate::qcow2::Qcow2;
+use crate::vhd::Vhd;
+use crate::vhdx::Vhdx;
 use crate::vmdk::Vmdk;
 use crate::{ImageError, format};
 
@@ -22,10 +24,14 @@ pub enum Format {
     VmdkStreamOptimized,
     /// QEMU's, version 2 or 3.
     Qcow2,
+    /// Microsoft's of Virtual PC and Azure, fixed or dynamic.
+    Vhd,
+    /// Microsoft's of Hyper-V, fixed or dynamic.
+    Vhdx,
 }
 
 impl Format {
-    /// A word for it: `raw`, `vmdk`, `vmdk-sparse`, `vmdk-stream`, `qcow2`.
+    /// A word for it: `raw`, `vmdk`, `vmdk-sparse`, `vmdk-stream`, `qcow2`, `vhd`, `vhdx`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Raw => "raw",
@@ -33,6 +39,8 @@ impl Format {
             Self::VmdkSparse => "vmdk-sparse",
             Self::VmdkStreamOptimized => "vmdk-stream",
             Self::Qcow2 => "qcow2",
+            Self::Vhd => "vhd",
+            Self::Vhdx => "vhdx",
         }
     }
 }
@@ -50,6 +58,8 @@ enum Content {
     Raw(SourceFile),
     Vmdk(Vmdk),
     Qcow2(Box<Qcow2>),
+    Vhd(Vhd),
+    Vhdx(Vhdx),
 }
 
 /// Opens the image at `path`, which must lie in `root`; so must every file that it refers to. The
@@ -71,11 +81,12 @@ impl Image {
         let format = format::detect(&file)?;
         let content = match format {
             Format::Raw => Content::Raw(file),
-            Format::VmdkDescriptor => Content::Vmdk(Vmdk::from_descriptor(folder, name, &file)?),
-            Format::VmdkSparse | Format::VmdkStreamOptimized => {
-                Content::Vmdk(Vmdk::from_sparse(file)?)
+            Format::VmdkDescriptor | Format::VmdkSparse | Format::VmdkStreamOptimized => {
+                Content::Vmdk(Vmdk::open(folder, name, file, format)?)
             }
             Format::Qcow2 => Content::Qcow2(Box::new(Qcow2::open(folder, name, file)?)),
+            Format::Vhd => Content::Vhd(Vhd::open(file)?),
+            Format::Vhdx => Content::Vhdx(Vhdx::open(file)?),
         };
         Self::checked(format, content, name)
     }
@@ -94,6 +105,8 @@ impl Image {
             Content::Raw(file) => file.len(),
             Content::Vmdk(vmdk) => vmdk.size(),
             Content::Qcow2(qcow2) => qcow2.size(),
+            Content::Vhd(vhd) => vhd.size(),
+            Content::Vhdx(vhdx) => vhdx.size(),
         };
         let name = name.display().to_string();
         if size > MAX_IMAGE_BYTES {
@@ -123,6 +136,8 @@ impl Image {
             Content::Raw(file) => file.read_exact_at(offset, buf),
             Content::Vmdk(vmdk) => vmdk.read_at(offset, buf),
             Content::Qcow2(qcow2) => qcow2.read_at(offset, buf),
+            Content::Vhd(vhd) => vhd.read_at(offset, buf),
+            Content::Vhdx(vhdx) => vhdx.read_at(offset, buf),
         }
     }
 
@@ -146,6 +161,8 @@ impl Image {
             Content::Raw(file) => file.next_stored(from),
             Content::Vmdk(vmdk) => vmdk.next_data(from, until),
             Content::Qcow2(qcow2) => qcow2.next_data(from, until),
+            Content::Vhd(vhd) => vhd.next_data(from, until),
+            Content::Vhdx(vhdx) => vhdx.next_data(from, until),
         }?;
         let clipped = range.map(|range| range.start.max(from)..range.end.min(until));
         Ok(clipped.filter(|range| !range.is_empty()))
@@ -157,6 +174,8 @@ impl Image {
             Content::Raw(file) => file.check_unchanged(),
             Content::Vmdk(vmdk) => vmdk.check_unchanged(),
             Content::Qcow2(qcow2) => qcow2.check_unchanged(),
+            Content::Vhd(vhd) => vhd.check_unchanged(),
+            Content::Vhdx(vhdx) => vhdx.check_unchanged(),
         }
     }
 }

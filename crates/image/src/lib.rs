@@ -1,4 +1,4 @@
-//! Reads what people have: .vmx with its disks, VMDK, qcow2, raw. Nothing here trusts its input.
+//! Reads what people have: .vmx, OVF and OVA with their disks, VMDK, VHD, VHDX, qcow2, raw. Nothing here trusts its input.
 //!
 //! # Layout
 //!
@@ -7,9 +7,13 @@
 //!                 │
 //!                 ├─ raw          the file is the disk; its holes are the file system's
 //!                 ├─ vmdk         descriptor ─► extents: flat file | sparse file | zero
-//!                 │                 sparse: header ─► grain directory ─► grain table ─► grain
+//!                 │                 sparse: header ─► grain directory ─► grain table ─► grain,
+//!                 │                         else the parent VMDK
+//!                 ├─ vhd          footer ─► header ─► block table ─► sector bitmap ─► block
+//!                 ├─ vhdx         header ─► regions ─► block table ─► block
 //!                 └─ qcow2        header ─► L1 ─► L2 ─► cluster, else the backing image
-//! Vmx           lines of a .vmx, changed in place, and the disks they attach
+//! Folder        a directory, or a tar file whose members are read where they lie
+//! Vmx           lines of a .vmx, changed in place, and the disks they attach; made from an OVF descriptor
 //! ```
 //!
 //! # Invariants
@@ -30,19 +34,27 @@
 //! # Bounds
 //!
 //! Disks up to 64 TiB. Of tables only the first level is held: at most 16 MiB (a grain directory) or
-//! 32 MiB (an L1 table), checked against the file's length before memory is taken. A read takes one grain
-//! or cluster of scratch, at most 2 MiB each way. 512 extents, 8 backing images, 1 MiB of text.
+//! 32 MiB (an L1 table, an SEsparse directory) for each file of a chain, checked against the file's length before memory is taken. A read takes one grain
+//! or cluster of scratch, at most 2 MiB each way. 512 extents, 32 deltas, 8 backing images, 1 MiB of text
+//! (4 MiB of OVF), 1024 members of a tar file.
 
+mod endian;
 mod error;
 mod folder;
 mod format;
 mod image;
 mod inflate;
+mod ovf;
 mod qcow2;
+mod runs;
+mod tar;
+mod vhd;
+mod vhdx;
 mod vmdk;
 mod vmx;
 
 pub use error::ImageError;
 pub use folder::{Folder, SourceFile};
 pub use image::{Format, Image, MAX_IMAGE_BYTES, open_image};
+pub use ovf::OvfError;
 pub use vmx::{Vmx, VmxDisk, VmxError};

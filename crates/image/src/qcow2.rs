@@ -94,7 +94,7 @@ impl Qcow2 {
             match (place, &self.backing) {
                 (Place::Compressed(_), _) => return Ok(Some(at..at + len)),
                 (Place::Stored(offset), _) => {
-                    if let Some(found) = self.stored_part(offset, len)? {
+                    if let Some(found) = self.file.stored_part(offset, len)? {
                         return Ok(Some(at + found.start..at + found.end));
                     }
                 }
@@ -108,16 +108,6 @@ impl Qcow2 {
             at += len;
         }
         Ok(None)
-    }
-
-    /// What the file system has of `len` bytes at `offset`: a preallocated image is one large hole. Relative to
-    /// `offset`. What lies behind the file's end counts as there, so that reading it is an error.
-    fn stored_part(&self, offset: u64, len: u64) -> Result<Option<Range<u64>>, ImageError> {
-        if offset + len > self.file.len() {
-            return Ok(Some(0..len));
-        }
-        let stored = self.file.next_stored(offset)?.filter(|stored| stored.start < offset + len);
-        Ok(stored.map(|stored| stored.start - offset..(stored.end - offset).min(len)))
     }
 
     pub(crate) fn check_unchanged(&self) -> Result<(), ImageError> {

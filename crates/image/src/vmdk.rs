@@ -1,67 +1,97 @@
 //! VMDK: Virtual Disk Format 5.0 (VMware, 2011).
 
+mod chain;
+mod cowd;
 mod descriptor;
+mod extent;
+mod sesparse;
 mod sparse;
 
 use std::ops::Range;
-use std::path::{Component, Path};
+use std::path::Path;
 
-use crate::ImageError;
 use crate::folder::{Folder, SourceFile};
-use descriptor::{Descriptor, ExtentKind, ExtentLine};
+use crate::{Format, ImageError};
+use chain::Chain;
+use descriptor::Descriptor;
+use extent::{Content, Extent, Place};
 use sparse::Sparse;
 
 pub(crate) use descriptor::DESCRIPTOR_MARK;
 pub(crate) use sparse::{SPARSE_MAGIC, is_stream_optimized};
 
-/// The first sectors of a disk to its last: extents that lie end to end.
+/// The first sectors of a disk to its last: extents that lie end to end, over the disk that a snapshot was
+/// taken of.
 #[derive(Debug)]
 pub(crate) struct Vmdk {
     extents: Vec<Extent>,
-}
-
-#[derive(Debug)]
-struct Extent {
-    range: Range<u64>,
-    content: Content,
-}
-
-#[derive(Debug)]
-enum Content {
-    Flat { file: SourceFile, offset: u64 },
-    Sparse(Sparse),
-    Zero,
+    parent: Option<Box<Vmdk>>,
 }
 
 impl Vmdk {
+    /// Opens `file`, whose name is `name`, with its extents and parents.
+    pub(crate) fn open(
+        folder: &Folder,
+        name: &Path,
+        file: SourceFile,
+        format: Format,
+    ) -> Result<Self, ImageError> {
+        let mut chain = Chain::new(folder);
+        chain.enter(name)?;
+        Self::open_in(&mut chain, name, file, format).map(|(vmdk, _)| vmdk)
+    }
+
+    /// The disk, and its content's id for the one above it.
+    fn open_in(
+        chain: &mut Chain<'_>,
+        name: &Path,
+        file: SourceFile,
+        format: Format,
+    ) -> Result<(Self, Option<u32>), ImageError> {
+        match format {
+            Format::VmdkDescriptor => Self::from_descriptor(chain, name, &file),
+            _ => Self::from_sparse(chain, name, file),
+        }
+    }
+
     /// A sparse file with everything in it.
-    pub(crate) fn from_sparse(file: SourceFile) -> Result<Self, ImageError> {
+    fn from_sparse(
+        chain: &mut Chain<'_>,
+        name: &Path,
+        file: SourceFile,
+    ) -> Result<(Self, Option<u32>), ImageError> {
         let sparse = Sparse::open(file)?;
+        chain.count_extents(sparse.file(), 1)?;
+        let (mut parent, mut cid) = (None, None);
         if let Some(text) = sparse.descriptor()? {
-            Descriptor::parse(sparse.file().name(), &text)?.refuse_delta()?;
+            let descriptor = Descriptor::parse(sparse.file().name(), &text)?;
+            parent = chain.open_parent(name, sparse.file(), &descriptor)?;
+            cid = descriptor.cid;
         }
         let range = 0..sparse.size();
-        Ok(Self { extents: vec![Extent { range, content: Content::Sparse(sparse) }] })
+        let extents = vec![Extent { range, content: Content::Sparse(sparse) }];
+        Ok((Self { extents, parent }, cid))
     }
 
     /// A text that names its extents, which must lie in its own directory.
-    pub(crate) fn from_descriptor(
-        folder: &Folder,
+    fn from_descriptor(
+        chain: &mut Chain<'_>,
         name: &Path,
         file: &SourceFile,
-    ) -> Result<Self, ImageError> {
+    ) -> Result<(Self, Option<u32>), ImageError> {
         let text = file.read_all(descriptor::MAX_BYTES)?;
         let descriptor = Descriptor::parse(file.name(), &text)?;
-        descriptor.refuse_delta()?;
+        chain.count_extents(file, descriptor.extents.len())?;
+        let parent = chain.open_parent(name, file, &descriptor)?;
         let dir = name.parent().unwrap_or(Path::new(""));
         let mut extents = Vec::with_capacity(descriptor.extents.len());
         let mut start = 0_u64;
         for line in &descriptor.extents {
-            let extent = Extent::open(folder, dir, start, line)?;
+            let extent = Extent::open(chain.folder(), dir, start, line)?;
             start = extent.range.end;
             extents.push(extent);
         }
-        Ok(Self { extents })
+        Ok((Self { extents, parent }, descriptor.cid))
     }
 
     pub(crate) fn size(&self) -> u64 {
@@ -73,28 +103,55 @@ impl Vmdk {
         while done < buf.len() {
             let at = offset + done as u64;
             let extent = &self.extents[self.extent_at(at)];
-            let len = (extent.range.end - at).min((buf.len() - done) as u64) as usize;
-            extent.content.read_at(at - extent.range.start, &mut buf[done..done + len])?;
-            done += len;
+            let own = at - extent.range.start;
+            let max = (extent.range.end - at).min((buf.len() - done) as u64);
+            let (place, len) = extent.content.run_at(own, max)?;
+            let part = &mut buf[done..done + len as usize];
+            match place {
+                Place::Absent => self.read_parent(at, part)?,
+                place => extent.content.read_place(own, place, part)?,
+            }
+            done += len as usize;
         }
         Ok(())
     }
 
+    /// What the parent has; zeros where it ends, or where there is none.
+    fn read_parent(&self, at: u64, part: &mut [u8]) -> Result<(), ImageError> {
+        let Some(parent) = &self.parent else {
+            part.fill(0);
+            return Ok(());
+        };
+        let there = parent.size().saturating_sub(at).min(part.len() as u64) as usize;
+        let (head, tail) = part.split_at_mut(there);
+        tail.fill(0);
+        parent.read_at(at, head)
+    }
+
+    /// The first range at or behind `from`, and starting before `until`, that this disk or one below it has.
     pub(crate) fn next_data(
         &self,
         from: u64,
         until: u64,
     ) -> Result<Option<Range<u64>>, ImageError> {
-        for extent in &self.extents[self.extent_at(from)..] {
-            let start = extent.range.start;
-            if start >= until {
-                break;
+        let until = until.min(self.size());
+        let mut at = from;
+        while at < until {
+            let extent = &self.extents[self.extent_at(at)];
+            let own = at - extent.range.start;
+            let max = extent.range.end.min(until) - at;
+            let (place, len) = extent.content.run_at(own, max)?;
+            let found = match (place, &self.parent) {
+                (Place::Absent, Some(parent)) => parent.next_data(at, at + len)?,
+                (place, _) => {
+                    let part = extent.content.stored_part(&place, len)?;
+                    part.map(|part| at + part.start..at + part.end)
+                }
+            };
+            if found.is_some() {
+                return Ok(found);
             }
-            let own_end = (until - start).min(extent.range.end - start);
-            let found = extent.content.next_data(from.saturating_sub(start), own_end)?;
-            if let Some(found) = found.filter(|found| found.start < own_end) {
-                return Ok(Some(start + found.start..start + found.end.min(own_end)));
-            }
+            at += len;
         }
         Ok(None)
     }
@@ -105,79 +162,8 @@ impl Vmdk {
     }
 
     pub(crate) fn check_unchanged(&self) -> Result<(), ImageError> {
-        self.extents.iter().try_for_each(|extent| match &extent.content {
-            Content::Flat { file, .. } => file.check_unchanged(),
-            Content::Sparse(sparse) => sparse.file().check_unchanged(),
-            Content::Zero => Ok(()),
-        })
+        let mut files = self.extents.iter().filter_map(|extent| extent.content.file());
+        files.try_for_each(SourceFile::check_unchanged)?;
+        self.parent.as_ref().map_or(Ok(()), |parent| parent.check_unchanged())
     }
-}
-
-impl Extent {
-    fn open(
-        folder: &Folder,
-        dir: &Path,
-        start: u64,
-        line: &ExtentLine,
-    ) -> Result<Self, ImageError> {
-        let content = match &line.kind {
-            ExtentKind::Zero => Content::Zero,
-            ExtentKind::Flat { file, offset } => {
-                let file = open_beside(folder, dir, file)?;
-                let end = offset.saturating_add(line.bytes);
-                if file.len() < end {
-                    let detail = format!("it has {} bytes, its descriptor says {end}", file.len());
-                    return Err(file.corrupt(detail));
-                }
-                Content::Flat { file, offset: *offset }
-            }
-            ExtentKind::Sparse { file } => {
-                let sparse = Sparse::open(open_beside(folder, dir, file)?)?;
-                if sparse.size() < line.bytes {
-                    let detail = format!(
-                        "it holds {} bytes, its descriptor says {}",
-                        sparse.size(),
-                        line.bytes
-                    );
-                    return Err(sparse.file().corrupt(detail));
-                }
-                Content::Sparse(sparse)
-            }
-        };
-        // The descriptor's reader bounds the sum.
-        Ok(Self { range: start..start + line.bytes, content })
-    }
-}
-
-impl Content {
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), ImageError> {
-        match self {
-            Self::Flat { file, offset: base } => file.read_exact_at(base + offset, buf),
-            Self::Sparse(sparse) => sparse.read_at(offset, buf),
-            Self::Zero => {
-                buf.fill(0);
-                Ok(())
-            }
-        }
-    }
-
-    fn next_data(&self, from: u64, until: u64) -> Result<Option<Range<u64>>, ImageError> {
-        match self {
-            Self::Flat { file, offset } => Ok(file.next_stored(offset + from)?.map(|stored| {
-                stored.start.saturating_sub(*offset)..stored.end.saturating_sub(*offset)
-            })),
-            Self::Sparse(sparse) => sparse.next_data(from, until),
-            Self::Zero => Ok(None),
-        }
-    }
-}
-
-/// Opens an extent in the descriptor's own directory.
-fn open_beside(folder: &Folder, dir: &Path, name: &str) -> Result<SourceFile, ImageError> {
-    let path = Path::new(name);
-    let down =
-        path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
-    // A name that leads out is handed on as it is, for the folder to refuse.
-    let path = if down { dir.join(path) } else { path.to_owned() };
-    folder.open_file(&path)
 }

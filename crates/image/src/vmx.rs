@@ -1,5 +1,6 @@
 use std::borrow::Cow;
 
+mod blank;
 mod disks;
 mod text;
 

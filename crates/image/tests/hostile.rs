@@ -5,6 +5,8 @@
 #![expect(clippy::unwrap_used, reason = "a helper of a test ends it as the test itself would")]
 #![allow(unsafe_code)]
 
+#[path = "support/deltas.rs"]
+mod deltas;
 #[path = "support/images.rs"]
 mod support;
 
@@ -15,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use rekindle_image::open_image;
-use support::{FORMATS, MIB, convert, write_raw};
+use support::{FORMATS, MIB, convert, reseal, write_raw};
 
 struct Counting;
 
@@ -80,7 +82,10 @@ fn change() -> impl Strategy<Value = Change> {
     prop_oneof![
         4 => (0usize..2048, any::<u8>()).prop_map(|(at, value)| Change::Byte { at, value }),
         4 => (0usize..128, extreme.clone()).prop_map(|(at, value)| Change::Word { at, value }),
-        2 => (0usize..400_000, extreme).prop_map(|(at, value)| Change::Word { at, value }),
+        2 => (0usize..400_000, extreme.clone()).prop_map(|(at, value)| Change::Word { at, value }),
+        // A VHDX has its metadata and its table in MiBs of their own.
+        2 => (prop::sample::select(vec![2 << 20, 3 << 20, (3 << 20) + 65_536]), 0usize..160, extreme)
+            .prop_map(|(from, at, value)| Change::Word { at: from + at, value }),
         1 => (0.0f64..1.0).prop_map(|keep| Change::Cut { keep }),
     ]
 }
@@ -122,16 +127,20 @@ fn exercise(path: &std::path::Path, root: &std::path::Path) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1500))]
+    #![proptest_config(ProptestConfig::with_cases(2500))]
 
     #[test]
     fn no_image_panics_or_takes_more_than_its_bounds(
         sample in 0usize..FORMATS.len() + 1,
         changes in prop::collection::vec(change(), 1..5),
+        resealed: bool,
     ) {
         let (name, good) = &samples()[sample];
         let mut bytes = good.clone();
         changes.iter().for_each(|change| apply(&mut bytes, change));
+        if resealed {
+            reseal(&mut bytes);
+        }
         let dir = tempfile::TempDir::new().unwrap();
         let path = dir.path().join(name);
         std::fs::write(&path, &bytes).unwrap();
@@ -143,6 +152,29 @@ proptest! {
         let peak = PEAK.load(Ordering::Relaxed) - before;
         // Tables lie within the file, so a small file cannot cost more than it and a little scratch.
         prop_assert!(peak < 16 << 20, "{peak} bytes for a file of {}", good.len());
+        prop_assert!(started.elapsed() < Duration::from_secs(10));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(600))]
+
+    /// The same for the data of ESXi's deltas, under a descriptor as it should be.
+    #[test]
+    fn no_delta_panics_or_hangs(
+        se_sparse: bool,
+        changes in prop::collection::vec(change(), 1..5),
+    ) {
+        let kind = if se_sparse { "SESPARSE" } else { "VMFSSPARSE" };
+        let dir = tempfile::TempDir::new().unwrap();
+        deltas::write_delta(dir.path(), "d.vmdk", kind, 1, 2 * MIB, ("d.vmdk", "ffffffff"));
+        let data = dir.path().join("d-delta.vmdk");
+        let mut bytes = std::fs::read(&data).unwrap();
+        changes.iter().for_each(|change| apply(&mut bytes, change));
+        std::fs::write(&data, &bytes).unwrap();
+        drop(bytes);
+        let started = Instant::now();
+        exercise(&dir.path().join("d.vmdk"), dir.path());
         prop_assert!(started.elapsed() < Duration::from_secs(10));
     }
 }

@@ -25,7 +25,8 @@ use known::Known;
 use packs::Packs;
 use source::Source;
 
-/// Ingests `source`, a `.vmx` with its disks beside it or a bare disk image, as a new recovery point.
+/// Ingests `source` as a new recovery point: a `.vmx` or `.ovf` with its disks beside it, an `.ova`, or a
+/// bare disk image.
 ///
 /// Blocks until it is done; uses one thread per core. `progress` can be watched and `cancel` set from any
 /// other thread. Nothing is visible until it returns `Ok`: an ingest that is cancelled or killed can be run

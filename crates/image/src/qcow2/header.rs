@@ -1,4 +1,5 @@
 use crate::ImageError;
+use crate::endian::{be32, be64};
 use crate::folder::SourceFile;
 use crate::format::QCOW_MAGIC;
 use crate::image::MAX_IMAGE_BYTES;
@@ -52,16 +53,16 @@ impl Header {
         if head.len() < 104 || !head.starts_with(QCOW_MAGIC) {
             return Err(corrupt("it ends within its header"));
         }
-        let version = u32_at(&head, 4);
+        let version = be32(&head, 4);
         if !(2..=3).contains(&version) {
             let what = format!("it is a qcow image of version {version}");
             return Err(ImageError::unsupported(file.name(), what));
         }
-        let cluster_bits = u32_at(&head, 20);
+        let cluster_bits = be32(&head, 20);
         if !(9..=21).contains(&cluster_bits) {
             return Err(corrupt("an impossible cluster size"));
         }
-        if u32_at(&head, 32) != 0 {
+        if be32(&head, 32) != 0 {
             return Err(ImageError::unsupported(file.name(), "it is encrypted"));
         }
         let compression = if version == 2 { Compression::Deflate } else { features(file, &head)? };
@@ -69,13 +70,13 @@ impl Header {
         let mut header = Self {
             version,
             cluster_bits,
-            size: u64_at(&head, 24),
-            l1_offset: u64_at(&head, 40),
+            size: be64(&head, 24),
+            l1_offset: be64(&head, 40),
             l1_entries: 0,
             compression,
             backing: backing(&first, version).map_err(corrupt)?,
         };
-        header.l1_entries = header.needed_l1(file, u32_at(&head, 36))?;
+        header.l1_entries = header.needed_l1(file, be32(&head, 36))?;
         Ok(header)
     }
 
@@ -108,7 +109,7 @@ impl Header {
 
 fn features(file: &SourceFile, head: &[u8]) -> Result<Compression, ImageError> {
     let unsupported = |what: &str| Err(ImageError::unsupported(file.name(), what));
-    let features = u64_at(head, 72);
+    let features = be64(head, 72);
     if features & CORRUPT != 0 {
         return Err(file.corrupt("it is marked corrupt; see `qemu-img check`".into()));
     }
@@ -121,7 +122,7 @@ fn features(file: &SourceFile, head: &[u8]) -> Result<Compression, ImageError> {
     if features & !(DIRTY | COMPRESSION_TYPE) != 0 {
         return unsupported("it has features that are not known");
     }
-    let kind = if u32_at(head, 100) > 104 { head.get(104).copied().unwrap_or(0) } else { 0 };
+    let kind = if be32(head, 100) > 104 { head.get(104).copied().unwrap_or(0) } else { 0 };
     match (features & COMPRESSION_TYPE != 0, kind) {
         (false, 0) => Ok(Compression::Deflate),
         (true, 1) => Ok(Compression::Zstd),
@@ -131,7 +132,7 @@ fn features(file: &SourceFile, head: &[u8]) -> Result<Compression, ImageError> {
 
 /// The image below, named in the first cluster `first`.
 fn backing(first: &[u8], version: u32) -> Result<Option<Backing>, &'static str> {
-    let (offset, len) = (u64_at(first, 8), u32_at(first, 16));
+    let (offset, len) = (be64(first, 8), be32(first, 16));
     let format = extension(first, version, BACKING_FORMAT)?;
     if offset == 0 {
         return Ok(None);
@@ -149,7 +150,7 @@ fn backing(first: &[u8], version: u32) -> Result<Option<Backing>, &'static str> 
 
 /// The data of the first header extension of type `wanted`.
 fn extension(first: &[u8], version: u32, wanted: u32) -> Result<Option<&[u8]>, &'static str> {
-    let mut at = if version == 2 { 72 } else { u32_at(first, 100) as usize };
+    let mut at = if version == 2 { 72 } else { be32(first, 100) as usize };
     if !at.is_multiple_of(8) || (version > 2 && at < 104) {
         return Err("an impossible header length");
     }
@@ -159,7 +160,7 @@ fn extension(first: &[u8], version: u32, wanted: u32) -> Result<Option<&[u8]>, &
         let Some(head) = first.get(at..at.saturating_add(8)) else {
             return stop("its header extensions have no end");
         };
-        let (kind, len) = (u32_at(head, 0), u32_at(head, 4) as usize);
+        let (kind, len) = (be32(head, 0), be32(head, 4) as usize);
         if kind == 0 {
             return Ok(None);
         }
@@ -171,12 +172,4 @@ fn extension(first: &[u8], version: u32, wanted: u32) -> Result<Option<&[u8]>, &
         }
         at += 8 + len.next_multiple_of(8);
     }
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    bytes[at..].first_chunk().map_or(0, |word| u32::from_be_bytes(*word))
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    bytes[at..].first_chunk().map_or(0, |word| u64::from_be_bytes(*word))
 }

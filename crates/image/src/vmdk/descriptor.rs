@@ -6,15 +6,25 @@ pub(crate) const DESCRIPTOR_MARK: &str = "# Disk DescriptorFile";
 /// The longest descriptor that is read.
 pub(super) const MAX_BYTES: u64 = 1 << 20;
 /// The most extents: each is an open file. 1 TiB in extents of 2 GiB.
-const MAX_EXTENTS: usize = 512;
+pub(super) const MAX_EXTENTS: usize = 512;
 const SECTOR: u64 = 512;
+const NO_PARENT: u32 = u32::MAX;
 
 /// The text that says what a VMDK consists of.
 pub(super) struct Descriptor {
     file: String,
-    parent_cid: Option<String>,
     encrypted: bool,
+    parent_cid: Option<String>,
+    parent_hint: Option<String>,
+    /// Changes with the disk's content.
+    pub(super) cid: Option<u32>,
     pub(super) extents: Vec<ExtentLine>,
+}
+
+/// The disk that another is the delta of.
+pub(super) struct Parent<'a> {
+    pub(super) cid: u32,
+    pub(super) hint: &'a str,
 }
 
 /// `RW 4192256 FLAT "disk-f001.vmdk" 0`.
@@ -26,6 +36,8 @@ pub(super) struct ExtentLine {
 pub(super) enum ExtentKind {
     Flat { file: String, offset: u64 },
     Sparse { file: String },
+    VmfsSparse { file: String },
+    SeSparse { file: String },
     Zero,
 }
 
@@ -34,8 +46,14 @@ impl Descriptor {
     pub(super) fn parse(file: &str, bytes: &[u8]) -> Result<Self, ImageError> {
         let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
         let text = String::from_utf8_lossy(text);
-        let mut descriptor =
-            Self { file: file.to_owned(), parent_cid: None, encrypted: false, extents: Vec::new() };
+        let mut descriptor = Self {
+            file: file.to_owned(),
+            encrypted: false,
+            parent_cid: None,
+            parent_hint: None,
+            cid: None,
+            extents: Vec::new(),
+        };
         let mut total = 0_u64;
         for line in text.lines().map(str::trim) {
             if line.is_empty() || line.starts_with('#') {
@@ -61,21 +79,25 @@ impl Descriptor {
         Ok(descriptor)
     }
 
-    /// Refuses what is only the difference to another disk, or encrypted.
-    pub(super) fn refuse_delta(&self) -> Result<(), ImageError> {
-        let whole = |cid: &String| cid.eq_ignore_ascii_case("ffffffff");
-        if !self.parent_cid.as_ref().is_none_or(whole) {
-            let what = "it is the delta of a snapshot; consolidate the VM's disks first";
-            return Err(ImageError::unsupported(&self.file, what));
+    /// The disk below; `None` for a disk of its own. An encrypted one is refused.
+    pub(super) fn parent(&self) -> Result<Option<Parent<'_>>, ImageError> {
+        if self.encrypted {
+            return Err(ImageError::unsupported(&self.file, "it is encrypted"));
         }
-        match self.encrypted {
-            true => Err(ImageError::unsupported(&self.file, "it is encrypted")),
-            false => Ok(()),
+        let Some(text) = &self.parent_cid else { return Ok(None) };
+        let cid = to_cid(text).ok_or_else(|| self.corrupt("a parentCID that is no number"))?;
+        if cid == NO_PARENT {
+            return Ok(None);
         }
+        let hint = self.parent_hint.as_deref().filter(|hint| !hint.is_empty());
+        let hint = hint.ok_or_else(|| self.corrupt("it is a delta and names no parent"))?;
+        Ok(Some(Parent { cid, hint }))
     }
 
     fn setting(&mut self, key: &str, value: &str) {
         match key.to_ascii_lowercase().as_str() {
+            "cid" => self.cid = to_cid(value),
+            "parentfilenamehint" => self.parent_hint = Some(value.to_owned()),
             "parentcid" => self.parent_cid = Some(value.to_owned()),
             "encryptionkeys" | "datafilekey" => self.encrypted = true,
             _ => {}
@@ -107,10 +129,8 @@ impl Descriptor {
                 ExtentKind::Flat { file, offset: to_bytes(first).ok_or_else(bad)? }
             }
             "SPARSE" => ExtentKind::Sparse { file },
-            "VMFSSPARSE" | "SESPARSE" => {
-                let what = "it is the delta of a snapshot; consolidate the VM's disks first";
-                return Err(ImageError::unsupported(&self.file, what));
-            }
+            "VMFSSPARSE" => ExtentKind::VmfsSparse { file },
+            "SESPARSE" => ExtentKind::SeSparse { file },
             other => {
                 let kind: String = other.chars().take(32).collect();
                 let what = format!("it has an extent of kind {kind}");
@@ -125,4 +145,9 @@ impl Descriptor {
 fn to_bytes(sectors: &str) -> Option<u64> {
     let bytes = sectors.parse::<u64>().ok()?.checked_mul(SECTOR)?;
     (bytes <= MAX_IMAGE_BYTES).then_some(bytes)
+}
+
+/// A content id, in hexadecimal.
+fn to_cid(text: &str) -> Option<u32> {
+    u32::from_str_radix(text, 16).ok()
 }

@@ -1,5 +1,6 @@
-use std::ops::Range;
-
+use super::cowd;
+use super::extent::Place;
+use crate::endian::{le16, le32, le64};
 use crate::folder::SourceFile;
 use crate::image::MAX_IMAGE_BYTES;
 use crate::{ImageError, inflate};
@@ -30,7 +31,7 @@ const MAX_DESCRIPTOR_SECTORS: u64 = 2048;
 /// 72 unclean 1 | 73 "\n \r\n" | 77 compression 2 | 79 zero 433
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Header {
+pub(super) struct Header {
     flags: u32,
     capacity: u64,
     grain: u64,
@@ -42,7 +43,7 @@ struct Header {
 
 /// Whether a header's first 512 bytes are of a compressed extent.
 pub(crate) fn is_stream_optimized(head: &[u8]) -> bool {
-    head.len() >= 12 && u32_at(head, 8) & FLAG_COMPRESSED != 0
+    head.len() >= 12 && le32(head, 8) & FLAG_COMPRESSED != 0
 }
 
 /// A sparse extent: header, grain directory in memory; grain tables are read as they are needed, a few
@@ -54,21 +55,22 @@ pub(super) struct Sparse {
     directory: Vec<u32>,
 }
 
-/// Where a run of bytes is.
-enum Place {
-    Zero,
-    /// At this offset of the file.
-    Stored(u64),
-    /// In the compressed grain at this sector.
-    Compressed(u64),
-}
-
 impl Sparse {
     pub(super) fn open(file: SourceFile) -> Result<Self, ImageError> {
         let mut header = Header::read(&file, 0)?;
         if header.directory == AT_END {
             header = read_footer(&file, &header)?;
         }
+        Self::with_header(file, header)
+    }
+
+    /// An extent of ESXi, which has another header and the same tables.
+    pub(super) fn open_cowd(file: SourceFile) -> Result<Self, ImageError> {
+        let header = cowd::read_header(&file)?;
+        Self::with_header(file, header)
+    }
+
+    fn with_header(file: SourceFile, header: Header) -> Result<Self, ImageError> {
         let tables = header.capacity.div_ceil(header.grain * header.table_entries);
         if tables > MAX_DIRECTORY_ENTRIES {
             let what = format!("its grain directory has {tables} entries");
@@ -102,46 +104,12 @@ impl Sparse {
         Ok(text.first().is_some_and(|byte| *byte != 0).then_some(text))
     }
 
-    pub(super) fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), ImageError> {
-        let mut done = 0;
-        while done < buf.len() {
-            let at = offset + done as u64;
-            let (place, len) = self.run_at(at, (buf.len() - done) as u64)?;
-            let part = &mut buf[done..done + len as usize];
-            match place {
-                Place::Zero => part.fill(0),
-                Place::Stored(offset) => self.file.read_exact_at(offset, part)?,
-                Place::Compressed(sector) => self.read_compressed(at, sector, part)?,
-            }
-            done += len as usize;
-        }
-        Ok(())
-    }
-
-    /// The first range at or behind `from`, and starting before `until`, that has grains.
-    pub(super) fn next_data(
-        &self,
-        from: u64,
-        until: u64,
-    ) -> Result<Option<Range<u64>>, ImageError> {
-        let until = until.min(self.size());
-        let mut at = from;
-        while at < until {
-            let (place, len) = self.run_at(at, until - at)?;
-            if !matches!(place, Place::Zero) {
-                return Ok(Some(at..at + len));
-            }
-            at += len;
-        }
-        Ok(None)
-    }
-
     fn grain_bytes(&self) -> u64 {
         self.header.grain * SECTOR
     }
 
     /// How the bytes at `at` are stored, and how many of the next `max` (at least 1) are stored so.
-    fn run_at(&self, at: u64, max: u64) -> Result<(Place, u64), ImageError> {
+    pub(super) fn run_at(&self, at: u64, max: u64) -> Result<(Place, u64), ImageError> {
         let grain = at / self.grain_bytes();
         let skip = at % self.grain_bytes();
         let table = grain / self.header.table_entries;
@@ -149,7 +117,7 @@ impl Sparse {
         if table_at == 0 {
             let end = (table + 1) * self.header.table_entries * self.grain_bytes();
             // Behind the directory there is nothing to read: sizes are checked against it.
-            return Ok((Place::Zero, (end - at).min(max)));
+            return Ok((Place::Absent, (end - at).min(max)));
         }
         let mut buf = [0; ENTRIES_AT_ONCE * 4];
         let first = grain % self.header.table_entries;
@@ -170,9 +138,10 @@ impl Sparse {
     /// What the first entry says, and how many grains go on like it.
     fn same_run(&self, mut entries: impl Iterator<Item = u32>) -> Result<(Place, u64), ImageError> {
         let first = entries.next().unwrap_or(0);
-        let zero = |entry| entry == 0 || (entry == 1 && self.header.zero_grains());
-        if zero(first) {
-            return Ok((Place::Zero, 1 + entries.take_while(|entry| zero(*entry)).count() as u64));
+        let like_first = |entry: &u32| *entry == first;
+        if first == 0 || (first == 1 && self.header.zero_grains()) {
+            let place = if first == 0 { Place::Absent } else { Place::Zero };
+            return Ok((place, 1 + entries.take_while(like_first).count() as u64));
         }
         if first == 1 {
             return Err(self.file.corrupt("a grain lies in its header".into()));
@@ -190,13 +159,18 @@ impl Sparse {
     }
 
     /// Reads a part of one compressed grain: `lba 8 | length 4 | zlib stream`.
-    fn read_compressed(&self, at: u64, sector: u64, out: &mut [u8]) -> Result<(), ImageError> {
+    pub(super) fn read_compressed(
+        &self,
+        at: u64,
+        sector: u64,
+        out: &mut [u8],
+    ) -> Result<(), ImageError> {
         let start = sector * SECTOR;
         let grain_start = at - at % self.grain_bytes();
         let mut marker = [0; 12];
         self.file.read_exact_at(start, &mut marker)?;
-        let len = u64::from(u32_at(&marker, 8));
-        if u64_at(&marker, 0) != grain_start / SECTOR || len == 0 || len > 2 * self.grain_bytes() {
+        let len = u64::from(le32(&marker, 8));
+        if le64(&marker, 0) != grain_start / SECTOR || len == 0 || len > 2 * self.grain_bytes() {
             return Err(self.file.corrupt(format!("the grain at sector {sector} is another's")));
         }
         let input = self.file.read_vec(start + 12, len as usize)?;
@@ -220,24 +194,30 @@ impl Sparse {
 }
 
 impl Header {
+    /// That of an extent without a descriptor, compression or grains of zeros.
+    pub(super) fn plain(capacity: u64, grain: u64, table_entries: u64, directory: u64) -> Self {
+        let (flags, compression) = (0, 0);
+        Self { flags, capacity, grain, descriptor: (0, 0), table_entries, directory, compression }
+    }
+
     fn read(file: &SourceFile, offset: u64) -> Result<Self, ImageError> {
         let bytes = file.read_vec(offset, HEADER_BYTES)?;
         if !bytes.starts_with(SPARSE_MAGIC) {
             return Err(file.corrupt(format!("no header at {offset}")));
         }
-        let version = u32_at(&bytes, 4);
+        let version = le32(&bytes, 4);
         if !(1..=3).contains(&version) {
             let what = format!("it is a VMDK of version {version}");
             return Err(ImageError::unsupported(file.name(), what));
         }
         let header = Self {
-            flags: u32_at(&bytes, 8),
-            capacity: u64_at(&bytes, 12),
-            grain: u64_at(&bytes, 20),
-            descriptor: (u64_at(&bytes, 28), u64_at(&bytes, 36)),
-            table_entries: u64::from(u32_at(&bytes, 44)),
-            directory: u64_at(&bytes, 56),
-            compression: u16::from_le_bytes([bytes[77], bytes[78]]),
+            flags: le32(&bytes, 8),
+            capacity: le64(&bytes, 12),
+            grain: le64(&bytes, 20),
+            descriptor: (le64(&bytes, 28), le64(&bytes, 36)),
+            table_entries: u64::from(le32(&bytes, 44)),
+            directory: le64(&bytes, 56),
+            compression: le16(&bytes, 77),
         };
         header.check(file, bytes[73..77] == *b"\n \r\n")?;
         Ok(header)
@@ -281,7 +261,7 @@ fn read_footer(file: &SourceFile, head: &Header) -> Result<Header, ImageError> {
     let cut = || file.corrupt("it ends without a footer: it was cut short".into());
     let start = file.len().checked_sub(1536).ok_or_else(cut)?;
     let bytes = file.read_vec(start, 1536)?;
-    let marker = (u32_at(&bytes, 8), u32_at(&bytes, 12));
+    let marker = (le32(&bytes, 8), le32(&bytes, 12));
     let end = &bytes[1024..1040];
     if marker != (0, 3)
         || end.iter().any(|byte| *byte != 0)
@@ -295,12 +275,4 @@ fn read_footer(file: &SourceFile, head: &Header) -> Result<Header, ImageError> {
         return Err(file.corrupt("its footer belongs to another file".into()));
     }
     Ok(Header { descriptor: head.descriptor, ..foot })
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    bytes[at..].first_chunk().map_or(0, |word| u32::from_le_bytes(*word))
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    bytes[at..].first_chunk().map_or(0, |word| u64::from_le_bytes(*word))
 }

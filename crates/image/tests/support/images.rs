@@ -58,7 +58,7 @@ pub(crate) fn convert(raw: &Path, to: &Path, args: &[&str]) -> PathBuf {
 }
 
 /// A format to test: its name, the arguments of `qemu-img convert`, and the file's ending.
-pub(crate) const FORMATS: [(&str, &[&str], &str); 13] = [
+pub(crate) const FORMATS: [(&str, &[&str], &str); 18] = [
     ("raw", &["-O", "raw"], "img"),
     ("vmdk-sparse", &["-O", "vmdk", "-o", "subformat=monolithicSparse"], "vmdk"),
     ("vmdk-stream", &["-O", "vmdk", "-o", "subformat=streamOptimized"], "vmdk"),
@@ -72,6 +72,11 @@ pub(crate) const FORMATS: [(&str, &[&str], &str); 13] = [
     ("qcow2", &["-O", "qcow2", "-o", "compat=0.10,cluster_size=512"], "qcow2"),
     ("qcow2", &["-O", "qcow2", "-c", "-o", "cluster_size=2M"], "qcow2"),
     ("qcow2", &["-O", "qcow2", "-o", "preallocation=metadata,lazy_refcounts=on"], "qcow2"),
+    ("vhd", &["-O", "vpc"], "vhd"),
+    ("vhd", &["-O", "vpc", "-o", "subformat=fixed,force_size=on"], "vhd"),
+    ("vhdx", &["-O", "vhdx"], "vhdx"),
+    ("vhdx", &["-O", "vhdx", "-o", "block_size=1M"], "vhdx"),
+    ("vhdx", &["-O", "vhdx", "-o", "subformat=fixed"], "vhdx"),
 ];
 
 /// A streamOptimized VMDK of `grains` grains of 64 KiB with its directory at the end, as VMware's tools write
@@ -132,4 +137,26 @@ fn zlib(plain: &[u8]) -> Vec<u8> {
 
 fn pad(out: &mut Vec<u8>) {
     out.resize(out.len().next_multiple_of(512), 0);
+}
+
+/// Makes the checksums of a VHD's or VHDX's headers right again, so that a change behind them is looked at.
+pub(crate) fn reseal(bytes: &mut [u8]) {
+    if bytes.starts_with(b"vhdxfile") {
+        for (at, len) in
+            [(64 << 10, 4096), (128 << 10, 4096), (192 << 10, 65_536), (256 << 10, 65_536)]
+        {
+            let Some(part) = bytes.get_mut(at..at + len) else { continue };
+            part[4..8].fill(0);
+            let sum = crc32c::crc32c(part);
+            part[4..8].copy_from_slice(&sum.to_le_bytes());
+        }
+    } else if bytes.starts_with(b"conectix") && bytes.len() > 2048 {
+        for (at, len, own) in [(0, 512, 64), (512, 1024, 36)] {
+            let part = &mut bytes[at..at + len];
+            part[own..own + 4].fill(0);
+            let sum = !part.iter().map(|byte| u32::from(*byte)).sum::<u32>();
+            part[own..own + 4].copy_from_slice(&sum.to_be_bytes());
+        }
+        bytes.copy_within(..512, bytes.len() - 512);
+    }
 }

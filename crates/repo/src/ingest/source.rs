@@ -10,6 +10,7 @@ use crate::manifest::{MAX_DISKS, MAX_NVRAM_BYTES};
 use crate::{DiskManifest, MapId, RepoError, VmId, VmIdentity};
 
 const MAX_VMX_BYTES: u64 = 1 << 20;
+const MAX_OVF_BYTES: u64 = 4 << 20;
 
 /// A VM's files, opened and checked before anything is written.
 pub(super) struct Source {
@@ -41,7 +42,7 @@ pub(super) fn refuse(error: ImageError) -> RepoError {
 }
 
 impl Source {
-    /// Opens a `.vmx` or a bare image. The directory that the file really lies in is the one that nothing may
+    /// Opens a `.vmx`, an `.ovf`, an `.ova` or a bare image. The directory that the file really lies in is the one that nothing may
     /// leave.
     pub(super) fn open(path: &Path, options: &IngestOptions) -> Result<Self, RepoError> {
         let shown = path.display();
@@ -54,10 +55,12 @@ impl Source {
         };
         let folder = Folder::open(root).map_err(refuse)?;
         let name = PathBuf::from(name);
-        if name.extension().is_some_and(|end| end.eq_ignore_ascii_case("vmx")) {
-            Self::from_vmx(&folder, &name, options)
-        } else {
-            Self::from_image(&folder, &name, options)
+        let end = name.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+        match end.as_str() {
+            "vmx" => Self::from_vmx(&folder, &name, options),
+            "ovf" => Self::from_ovf(&folder, &name, options),
+            "ova" => Self::from_ova(&folder, &name, options),
+            _ => Self::from_image(&folder, &name, options),
         }
     }
 
@@ -65,12 +68,47 @@ impl Source {
         let bytes = folder.open_file(name).and_then(|file| file.read_all(MAX_VMX_BYTES));
         let vmx = Vmx::parse(&bytes.map_err(refuse)?)
             .map_err(|error| RepoError::refused(error.to_string()))?;
+        Self::from_configuration(folder, vmx, name, options)
+    }
+
+    fn from_ovf(folder: &Folder, name: &Path, options: &IngestOptions) -> Result<Self, RepoError> {
+        let bytes = folder.open_file(name).and_then(|file| file.read_all(MAX_OVF_BYTES));
+        let mut vmx = Vmx::from_ovf(&bytes.map_err(refuse)?)
+            .map_err(|error| RepoError::refused(error.to_string()))?;
+        if vmx.get("firmware").is_none()
+            && let Some(first) = vmx.disks().first()
+        {
+            let image = Image::open(folder, Path::new(&first.file_name)).map_err(refuse)?;
+            let efi = boots_by_efi(&image).map_err(refuse)?;
+            vmx.set("firmware", if efi { "efi" } else { "bios" });
+        }
+        Self::from_configuration(folder, vmx, name, options)
+    }
+
+    /// An OVA is read where it lies: its disks are ranges of the one file.
+    fn from_ova(folder: &Folder, name: &Path, options: &IngestOptions) -> Result<Self, RepoError> {
+        let archive = folder.open_archive(name).map_err(refuse)?;
+        let is_ovf = |name: &&Path| name.extension().is_some_and(|e| e.eq_ignore_ascii_case("ovf"));
+        let mut found = archive.members().filter(is_ovf);
+        let (Some(ovf), None) = (found.next(), found.next()) else {
+            return Err(RepoError::refused("the .ova does not hold exactly one .ovf"));
+        };
+        Self::from_ovf(&archive, ovf, options)
+    }
+
+    /// A VM of the disks that `vmx`, which the file `name` says, attaches.
+    fn from_configuration(
+        folder: &Folder,
+        vmx: Vmx,
+        name: &Path,
+        options: &IngestOptions,
+    ) -> Result<Self, RepoError> {
         let attached = vmx.disks();
         if attached.is_empty() {
-            return Err(RepoError::refused("the .vmx attaches no hard disk"));
+            return Err(RepoError::refused("the VM has no hard disk"));
         }
         if attached.len() > MAX_DISKS {
-            return Err(RepoError::refused(format!("the .vmx attaches {} disks", attached.len())));
+            return Err(RepoError::refused(format!("the VM has {} disks", attached.len())));
         }
         let mut names = HashSet::new();
         let mut disks = Vec::new();
@@ -207,20 +245,9 @@ fn minimal_vmx(
         other => return Err(RepoError::refused(format!("there is no disk controller {other:?}"))),
     };
     let key = format!("{controller}:0");
-    let mut vmx = Vmx::default();
+    let mut vmx = Vmx::blank(name);
     for (key, value) in [
-        (".encoding", "UTF-8"),
-        ("config.version", "8"),
-        ("virtualHW.version", "13"),
-        ("guestOS", "other-64"),
         ("firmware", if efi { "efi" } else { "bios" }),
-        ("memSize", "1024"),
-        ("numvcpus", "1"),
-        ("pciBridge0.present", "TRUE"),
-        ("pciBridge4.present", "TRUE"),
-        ("pciBridge4.virtualDev", "pcieRootPort"),
-        ("pciBridge4.functions", "8"),
-        ("svga.present", "TRUE"),
         // Present, and not connected until somebody says to which network.
         ("ethernet0.present", "TRUE"),
         ("ethernet0.virtualDev", "e1000"),
@@ -230,7 +257,6 @@ fn minimal_vmx(
     ] {
         vmx.set(key, value);
     }
-    vmx.set("displayName", name);
     vmx.set(&format!("{controller}.present"), "TRUE");
     if controller == "scsi0" {
         vmx.set("scsi0.virtualDev", adapter);

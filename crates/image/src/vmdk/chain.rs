@@ -1,0 +1,89 @@
+use std::path::{Path, PathBuf};
+
+use super::Vmdk;
+use super::descriptor::{Descriptor, MAX_EXTENTS};
+use crate::folder::{Folder, SourceFile};
+use crate::{Format, ImageError, format};
+
+/// Deltas over one disk: ESXi's own limit.
+const MAX_DELTAS: usize = 32;
+
+/// The disks opened on the way down from the one that was asked for. It bounds them, their files, and ends a
+/// chain that leads back to itself.
+pub(super) struct Chain<'a> {
+    folder: &'a Folder,
+    names: Vec<PathBuf>,
+    extents: usize,
+}
+
+impl<'a> Chain<'a> {
+    pub(super) fn new(folder: &'a Folder) -> Self {
+        Self { folder, names: Vec::new(), extents: 0 }
+    }
+
+    pub(super) fn folder(&self) -> &'a Folder {
+        self.folder
+    }
+
+    pub(super) fn enter(&mut self, name: &Path) -> Result<(), ImageError> {
+        let file = name.display().to_string();
+        // Two names of one file go round until the depth ends them.
+        let name: PathBuf = name.components().collect();
+        if self.names.contains(&name) {
+            return Err(ImageError::unsupported(&file, "its parents go in a circle"));
+        }
+        if self.names.len() > MAX_DELTAS {
+            let what = format!("there are more than {MAX_DELTAS} deltas above it, or a circle");
+            return Err(ImageError::unsupported(&file, what));
+        }
+        self.names.push(name);
+        Ok(())
+    }
+
+    /// Each extent is an open file, so all disks of a chain share one bound.
+    pub(super) fn count_extents(
+        &mut self,
+        file: &SourceFile,
+        count: usize,
+    ) -> Result<(), ImageError> {
+        self.extents += count;
+        if self.extents > MAX_EXTENTS {
+            let what = format!("it has more than {MAX_EXTENTS} extents with those above it");
+            return Err(ImageError::unsupported(file.name(), what));
+        }
+        Ok(())
+    }
+
+    /// Opens the disk that the one of `descriptor`, in `file` named `name`, is the delta of. Its content must be
+    /// what it was when the snapshot was taken.
+    pub(super) fn open_parent(
+        &mut self,
+        name: &Path,
+        file: &SourceFile,
+        descriptor: &Descriptor,
+    ) -> Result<Option<Box<Vmdk>>, ImageError> {
+        let Some(parent) = descriptor.parent()? else { return Ok(None) };
+        // An absolute name is handed on as it is, for the folder to refuse.
+        let path = name.parent().unwrap_or(Path::new("")).join(parent.hint);
+        self.enter(&path)?;
+        let below = self.folder.open_file(&path)?;
+        let format = format::detect(&below)?;
+        if !matches!(
+            format,
+            Format::VmdkDescriptor | Format::VmdkSparse | Format::VmdkStreamOptimized
+        ) {
+            return Err(file.corrupt(format!("its parent {:?} is no VMDK", parent.hint)));
+        }
+        let (vmdk, cid) = Vmdk::open_in(self, &path, below, format)?;
+        if cid != Some(parent.cid) {
+            let detail = format!(
+                "its parent {:?} has changed since: its CID is {:08x} and not {:08x}",
+                parent.hint,
+                cid.unwrap_or_default(),
+                parent.cid
+            );
+            return Err(file.corrupt(detail));
+        }
+        Ok(Some(Box::new(vmdk)))
+    }
+}
