@@ -71,7 +71,8 @@ pub struct Limits {
     pub waiting_calls_per_connection: usize,
     /// Calls that wait for data, of all connections: 64 MiB.
     pub waiting_calls: usize,
-    /// Bytes of calls over 2 KiB (WRITEs) that were received and not yet answered, of all connections.
+    /// Bytes of calls over 2 KiB (WRITEs) that were received and not yet answered, of all connections; of one client's,
+    /// three quarters.
     pub write_bytes: usize,
     /// Bytes of READ data gathered by blocking reads and not yet sent, of all connections.
     pub read_bytes: usize,

@@ -4,6 +4,7 @@ mod clients;
 mod connection;
 mod lanes;
 mod listen;
+mod memory;
 mod output;
 mod rpcbind;
 mod spin;
@@ -20,6 +21,7 @@ use crate::{Exports, NfsError};
 use clients::Clients;
 use connection::Connection;
 use lanes::Lanes;
+use memory::CallMemory;
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 use std::future::Future;
@@ -103,7 +105,6 @@ impl NfsServer {
             space: RwLock::default(),
             store,
         }));
-        let kib = |bytes: usize| Arc::new(Semaphore::new((bytes / 1024).max(8192)));
         let service = Service {
             exports,
             drc: Drc::new(limits.replay_bytes),
@@ -111,14 +112,14 @@ impl NfsServer {
             write_verifier: verifier.try_into().unwrap_or_default(),
             call_key,
             name_changes: Arc::new(Semaphore::new(limits.name_changes.max(1))),
-            read_memory: kib(limits.read_bytes),
+            read_memory: Arc::new(Semaphore::new((limits.read_bytes / 1024).max(8192))),
             port: AtomicU16::new(config.port),
             counters: Counters::default(),
             config: config.clone(),
         };
         let shared = connection::Shared {
             service: Arc::new(service),
-            call_memory: kib(limits.write_bytes),
+            call_memory: CallMemory::new((limits.write_bytes / 1024).max(8192)),
             waiting: Arc::default(),
             spinner: Arc::default(),
         };

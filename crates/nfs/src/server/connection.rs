@@ -7,6 +7,7 @@
 //! and TCP holds the client back. Calls of over 2 KiB take from a budget of all connections before they are received.
 
 use super::lanes::Place;
+use super::memory::{CallMemory, ClientMemory, Taken};
 use super::output::Output;
 use super::spin::{Spin, Spinner};
 use super::waiting::{Pending, WaitingCount};
@@ -23,7 +24,7 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
-use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::AcquireError;
 use tokio::time::{Instant, Sleep, sleep};
 
 /// The longest call: a WRITE of 4 MiB and its head. ESXi was seen to send more than what was advertised.
@@ -45,13 +46,12 @@ const DRAIN: Duration = Duration::from_secs(3);
 /// What all connections share.
 pub(super) struct Shared {
     pub(super) service: Arc<Service>,
-    /// Permits are KiB.
-    pub(super) call_memory: Arc<Semaphore>,
+    pub(super) call_memory: CallMemory,
     pub(super) waiting: Arc<WaitingCount>,
     pub(super) spinner: Arc<Spinner>,
 }
 
-type Acquiring = Pin<Box<dyn Future<Output = Result<OwnedSemaphorePermit, AcquireError>> + Send>>;
+type Acquiring = Pin<Box<dyn Future<Output = Result<Taken, AcquireError>> + Send>>;
 
 pub(super) struct Connection {
     shared: Arc<Shared>,
@@ -61,13 +61,14 @@ pub(super) struct Connection {
     socket: TcpStream,
     spin: Spin,
     peer: Peer,
+    memory: ClientMemory,
     records: Records,
     input: BytesMut,
     buffer: usize,
     output: Output,
     waiting: FuturesUnordered<Pending>,
     /// Memory taken for the call that comes.
-    admitted: Option<OwnedSemaphorePermit>,
+    admitted: Option<Taken>,
     acquiring: Option<Acquiring>,
     /// A whole call that waits for memory.
     stashed: Option<Bytes>,
@@ -109,6 +110,7 @@ impl Connection {
     ) -> Self {
         let now = Instant::now();
         let spin = Spin::new(shared.spinner.clone());
+        let memory = shared.call_memory.of_client(peer.ip);
         Self {
             shared,
             process,
@@ -116,6 +118,7 @@ impl Connection {
             socket,
             spin,
             peer,
+            memory,
             records: Records::default(),
             input: BytesMut::new(),
             buffer: FIRST_BUFFER,
@@ -249,12 +252,9 @@ impl Connection {
             return true;
         }
         let kib = len.div_ceil(1024) as u32;
-        match self.shared.call_memory.clone().try_acquire_many_owned(kib) {
-            Ok(permit) => self.admitted = Some(permit),
-            Err(_) => {
-                let memory = self.shared.call_memory.clone();
-                self.acquiring = Some(Box::pin(memory.acquire_many_owned(kib)));
-            }
+        self.admitted = self.memory.try_take(kib);
+        if self.admitted.is_none() {
+            self.acquiring = Some(Box::pin(self.memory.clone().take(kib)));
         }
         self.admitted.is_some()
     }
@@ -263,8 +263,8 @@ impl Connection {
     fn poll_memory(&mut self, cx: &mut Context<'_>) -> bool {
         let Some(acquiring) = &mut self.acquiring else { return true };
         match acquiring.as_mut().poll(cx) {
-            Poll::Ready(permit) => {
-                self.admitted = permit.ok();
+            Poll::Ready(taken) => {
+                self.admitted = taken.ok();
                 self.acquiring = None;
                 true
             }

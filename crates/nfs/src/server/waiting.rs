@@ -1,12 +1,12 @@
 //! Calls that wait, and how many they are.
 
+use super::memory::Taken;
 use crate::service::{Late, Waiting};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
-use tokio::sync::OwnedSemaphorePermit;
 
 /// How many calls of all connections wait.
 #[derive(Debug, Default)]
@@ -21,16 +21,12 @@ impl WaitingCount {
 /// A call that waits. While it lives it is counted and keeps the memory its bytes were admitted with.
 pub(super) struct Pending {
     call: Waiting,
-    _memory: Option<OwnedSemaphorePermit>,
+    _memory: Option<Taken>,
     count: Arc<WaitingCount>,
 }
 
 impl Pending {
-    pub(super) fn new(
-        call: Waiting,
-        memory: Option<OwnedSemaphorePermit>,
-        count: Arc<WaitingCount>,
-    ) -> Self {
+    pub(super) fn new(call: Waiting, memory: Option<Taken>, count: Arc<WaitingCount>) -> Self {
         count.0.fetch_add(1, Ordering::Relaxed);
         Self { call, _memory: memory, count }
     }

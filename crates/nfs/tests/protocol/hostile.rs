@@ -129,7 +129,7 @@ fn calls_that_wait_for_memory_and_then_fall_silent_end() {
     let dir = std::sync::Arc::new(tempfile::tempdir().unwrap());
     let server = Server::start_in(dir, |config| {
         config.limits.record_seconds = 1;
-        config.limits.write_bytes = 8 << 20;
+        config.limits.write_bytes = 16 << 20;
     });
     let (mut wire, root) = server.mounted();
     let file = wire.create(&root, b"f");
@@ -141,6 +141,12 @@ fn calls_that_wait_for_memory_and_then_fall_silent_end() {
             socket
         })
         .collect();
+    // Another client does not even wait.
+    server.server.exports().set_clients("export", vec!["127.0.0.0/8".parse().unwrap()]).unwrap();
+    let mut other = connect_from(([127, 0, 0, 2], 0).into(), server.nfs).unwrap();
+    let begun = Instant::now();
+    other.write(&file, 0, &[8; 64 << 10]);
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
     wire.socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     wire.write(&file, 0, &[7; 4096]);
     for mut socket in silent {

@@ -2,7 +2,6 @@
 
 use crate::peer::*;
 use std::io::Write;
-use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 /// nfs-ganesha #386 and #87: the size that was set is in every reply at once, and ESXi sets it in steps of 10 GiB.
@@ -44,17 +43,6 @@ fn a_read_only_file_can_be_truncated() {
     assert_eq!(wire.read(&file, 0, 512), (vec![7; 100], true));
 }
 
-/// Connects from a port of the test's choice.
-fn connect_from(port: u16, to: SocketAddr) -> std::io::Result<Wire> {
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
-    socket.set_reuse_address(true)?;
-    socket.bind(&SocketAddr::from(([127, 0, 0, 1], port)).into())?;
-    socket.connect(&to.into())?;
-    let socket = TcpStream::from(socket);
-    socket.set_read_timeout(Some(Duration::from_secs(30)))?;
-    Ok(Wire { socket, xid: 1, uid: 0 })
-}
-
 /// QNAP and ZBS: ESXi comes back from the port it had. The server lets go of a connection that its client has closed, also
 /// with READs held on it, so that the port can be had again within seconds.
 #[test]
@@ -66,7 +54,7 @@ fn a_client_comes_back_from_the_same_port() {
     for abrupt in [false, true, false] {
         let until = Instant::now() + Duration::from_secs(20);
         let mut wire = loop {
-            match connect_from(port, server.nfs) {
+            match connect_from(([127, 0, 0, 1], port).into(), server.nfs) {
                 Ok(wire) => break wire,
                 Err(e) => assert!(Instant::now() < until, "the port is still taken: {e}"),
             }

@@ -59,6 +59,17 @@ impl Xdr {
     }
 }
 
+/// Connects from an address of the test's choice.
+pub fn connect_from(from: SocketAddr, to: SocketAddr) -> io::Result<Wire> {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&from.into())?;
+    socket.connect(&to.into())?;
+    let socket = TcpStream::from(socket);
+    socket.set_read_timeout(Some(Duration::from_secs(30)))?;
+    Ok(Wire { socket, xid: 1, uid: 0 })
+}
+
 /// A reply, taken apart.
 #[derive(Debug)]
 pub struct Reply {
