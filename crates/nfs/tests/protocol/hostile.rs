@@ -133,14 +133,22 @@ fn calls_that_wait_for_memory_and_then_fall_silent_end() {
     });
     let (mut wire, root) = server.mounted();
     let file = wire.create(&root, b"f");
-    let silent: Vec<_> = (0..4)
-        .map(|_| {
-            let mut socket = TcpStream::connect(server.nfs).unwrap();
-            socket.write_all(&(0x8000_0000_u32 | 4 << 20).to_be_bytes()).unwrap();
-            socket.write_all(&[0; 100]).unwrap();
-            socket
-        })
-        .collect();
+    let announce = |socket: &mut TcpStream| {
+        socket.write_all(&(0x8000_0000_u32 | 4 << 20).to_be_bytes()).unwrap();
+        socket.write_all(&[0; 100]).unwrap();
+    };
+    let connect = || TcpStream::connect(server.nfs).unwrap();
+    // Those that will wait are older, so that the server looks at their times while they do.
+    let mut waiting: Vec<_> = (0..2).map(|_| connect()).collect();
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(2) {
+        wire.getattr(&root);
+    }
+    let mut silent: Vec<_> = (0..3).map(|_| connect()).collect();
+    silent.iter_mut().for_each(announce);
+    wire.getattr(&root);
+    waiting.iter_mut().for_each(announce);
+    silent.append(&mut waiting);
     // Another client does not even wait.
     server.server.exports().set_clients("export", vec!["127.0.0.0/8".parse().unwrap()]).unwrap();
     let mut other = connect_from(([127, 0, 0, 2], 0).into(), server.nfs).unwrap();
