@@ -14,7 +14,7 @@ use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 
 use bytes::Bytes;
@@ -64,8 +64,19 @@ struct Shared {
     epoch: AtomicU32,
     /// Bytes served without waiting.
     served: AtomicU64,
+    /// Whether a block is on its way to RAM: one at a time.
+    promoting: AtomicBool,
     ram: Arc<Ram>,
     counts: Arc<Counts>,
+}
+
+/// A block on its way to RAM, however that ends.
+struct Promoting(Arc<Shared>);
+
+impl Drop for Promoting {
+    fn drop(&mut self) {
+        self.0.promoting.store(false, Ordering::Release);
+    }
 }
 
 /// What the writer is asked to do, in the order asked.
@@ -91,6 +102,7 @@ impl Ring {
             queued: Mutex::default(),
             epoch: AtomicU32::new(1),
             served: AtomicU64::new(0),
+            promoting: AtomicBool::new(false),
             ram,
             counts,
         });
@@ -118,12 +130,17 @@ impl Ring {
         Some(found)
     }
 
-    /// Has the block brought to RAM, which keeps it if it is read more often than what is there.
+    /// Has the block brought to RAM, which keeps it if it is read more often than what is there. Not while another is on
+    /// its way: readers may be faster than the disk.
     fn promote(&self, hash: BlockHash) {
         // Without a runtime nobody serves guests.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        let shared = self.shared.clone();
+        if self.shared.promoting.swap(true, Ordering::Acquire) {
+            return;
+        }
+        let promoting = Promoting(self.shared.clone());
         runtime.spawn_blocking(move || {
+            let shared = &promoting.0;
             let place = shared.index.inspect(&hash).map(|(place, _)| place);
             if let Some(block) = place.and_then(|place| shared.read_block(&hash, &place)) {
                 shared.ram.put(&block);
