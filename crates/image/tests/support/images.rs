@@ -1,5 +1,5 @@
 //! Images whose bytes are a function of their address, in every format that `qemu-img` writes.
-#![allow(dead_code)]
+#![allow(dead_code, reason = "each test program uses a part of it")]
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;

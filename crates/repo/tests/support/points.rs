@@ -1,5 +1,5 @@
 //! Repositories and VMs whose disks' bytes are a function of their address.
-#![allow(dead_code)]
+#![allow(dead_code, reason = "each test program uses a part of it")]
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
