@@ -28,10 +28,11 @@ const ARROWS: [(&str, &[&str]); 11] = [
 ];
 
 /// Each engine is named in these manifests and no other.
-const ENGINES: [(&str, &[&str]); 8] = [
+const ENGINES: [(&str, &[&str]); 9] = [
     ("rocksdb", &["rekindle-state"]),
     ("moka", &["rekindle-cache"]),
     ("nfsserve", &["rekindle-nfs"]),
+    ("aws-sdk-s3", &["rekindle-repo"]),
     ("axum", &["rekindle-console"]),
     ("prometheus-client", &["rekindle-console"]),
     // OVF descriptors, and SOAP.
