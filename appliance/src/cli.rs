@@ -94,10 +94,12 @@ pub(crate) struct ServeArgs {
 
 #[derive(Subcommand)]
 pub(crate) enum RepoCommand {
-    /// Make a repository in a new or empty directory.
+    /// Make a repository in a new or empty directory, or on S3.
     Add {
-        /// The directory.
-        path: PathBuf,
+        /// The directory, or s3://BUCKET/PREFIX.
+        place: String,
+        #[command(flatten)]
+        s3: S3Args,
         /// Bytes per block: a power of two from 4096 to 4194304.
         #[arg(long, default_value_t = 262_144, value_name = "BYTES")]
         block_bytes: u32,
@@ -115,7 +117,7 @@ pub(crate) enum RepoCommand {
     },
     /// Read everything in a repository and verify it.
     Check {
-        /// A directory, or a configured name.
+        /// A configured name, a directory, or s3://BUCKET/PREFIX.
         repository: String,
         #[command(flatten)]
         config: ConfigArgs,
@@ -128,11 +130,35 @@ pub(crate) enum RepoCommand {
     Prune,
 }
 
+/// How a store on S3 is reached. What is not given comes from where the AWS tools look: the environment, the
+/// shared configuration, the container, the machine.
+#[derive(Args)]
+pub(crate) struct S3Args {
+    /// The store's URL [default: Amazon's].
+    #[arg(long, value_name = "URL")]
+    pub(crate) endpoint: Option<String>,
+    /// The region that requests are signed for [default: us-east-1].
+    #[arg(long)]
+    pub(crate) region: Option<String>,
+    /// Whether the bucket is in the path and not in the host's name [default: with an endpoint].
+    #[arg(long, value_name = "BOOL")]
+    pub(crate) path_style: Option<bool>,
+    /// Certificates (PEM) to trust instead of the system's.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca_file: Option<PathBuf>,
+    /// The keys: a file in the format of ~/.aws/credentials.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) credentials_file: Option<PathBuf>,
+    /// Which profile of that file, or of the shared configuration.
+    #[arg(long)]
+    pub(crate) profile: Option<String>,
+}
+
 #[derive(Args)]
 pub(crate) struct IngestArgs {
     /// A .vmx or .ovf file with its disks beside it, an .ova, or a disk image (raw, VMDK, VHD, VHDX, qcow2).
     pub(crate) source: PathBuf,
-    /// A repository's directory or configured name; may be left out if there is only one.
+    /// A repository's configured name, directory or s3:// place; may be left out if there is only one.
     #[arg(long, short)]
     pub(crate) repository: Option<String>,
     /// The VM's name [default: what the .vmx says, or the image's file name].

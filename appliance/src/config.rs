@@ -2,6 +2,7 @@
 
 mod bounds;
 mod file;
+mod location;
 mod secrets;
 
 use std::path::{Path, PathBuf};

@@ -24,9 +24,10 @@ pub(crate) fn check_config(file: &Path) -> Result<(), Failure> {
     let missing: Vec<_> = config
         .repository
         .iter()
-        .filter(|entry| !entry.path.join("repository.json").is_file())
-        .map(|entry| {
-            let path = entry.path.display();
+        .filter_map(|entry| Some((entry, entry.path.as_ref()?)))
+        .filter(|(_, path)| !path.join("repository.json").is_file())
+        .map(|(entry, path)| {
+            let path = path.display();
             format!(
                 "repository \"{}\": there is none in {path}: make it with `rekindle repo add {path}`",
                 entry.name

@@ -64,7 +64,7 @@ impl From<rekindle_repo::RepoError> for Failure {
     fn from(error: rekindle_repo::RepoError) -> Self {
         use rekindle_repo::RepoError;
         let kind = match &error {
-            RepoError::Unavailable { .. } => Kind::Unavailable,
+            RepoError::Unavailable { .. } | RepoError::Cold { .. } => Kind::Unavailable,
             RepoError::Corrupt { .. } | RepoError::Full => Kind::Failed,
             RepoError::NotFound { .. } => Kind::NotFound,
             RepoError::Refused { .. } => Kind::Refused,

@@ -8,13 +8,13 @@ use std::path::Path;
 
 use anyhow::Context;
 use rekindle_block::BlockSize;
-use rekindle_repo::{CreateOptions, RepoError, Repository};
+use rekindle_repo::{CreateOptions, Location, RepoError, Repository, S3Location};
 use serde_json::json;
 
 pub(crate) use ingest::ingest;
 
 use crate::{
-    cli::{ConfigArgs, RepoCommand},
+    cli::{ConfigArgs, RepoCommand, S3Args},
     client::bytes,
     config::{self, Config, RepositoryEntry},
     exit::{Failure, Kind},
@@ -25,39 +25,67 @@ use crate::{
 pub(crate) fn repo(what: RepoCommand) -> Result<(), Failure> {
     logging::command();
     match what {
-        RepoCommand::Add { path, block_bytes, json } => add(&path, block_bytes, json),
+        RepoCommand::Add { place, s3, block_bytes, json } => add(&place, &s3, block_bytes, json),
         RepoCommand::Ls { config, json } => list(&config, json),
         RepoCommand::Check { repository, config, json } => check::check(&repository, &config, json),
         RepoCommand::Prune => Err(Failure::refused("pruning is not in this version")),
     }
 }
 
-fn add(path: &Path, block_bytes: u32, json: bool) -> Result<(), Failure> {
-    let path = std::path::absolute(path).context("make the path absolute")?;
+fn add(place: &str, s3: &S3Args, block_bytes: u32, json: bool) -> Result<(), Failure> {
+    let entry = entry_of(place, s3)?;
     let block_size = BlockSize::new(block_bytes).map_err(|e| Failure::new(Kind::Refused, e))?;
-    let repository = Repository::create(&path, &CreateOptions { block_size })?;
+    let repository = Repository::create(entry.location()?, &CreateOptions { block_size })?;
+    let place = repository.location();
     if json {
+        let path = place.to_string();
         println!("{}", json!({ "path": path, "id": repository.id(), "block_bytes": block_bytes }));
         return Ok(());
     }
-    println!("made repository {} in {}", repository.id(), path.display());
+    println!("made repository {} in {place}", repository.id());
     println!("add it to the configuration, then restart the appliance:\n");
-    println!("[[repository]]\nname = \"NAME\"\npath = \"{}\"", path.display());
+    let text = toml::to_string(&entry).context("write the configuration")?;
+    print!("[[repository]]\n{text}");
     Ok(())
+}
+
+/// The configuration of a repository that is named by its place.
+fn entry_of(place: &str, s3: &S3Args) -> Result<RepositoryEntry, Failure> {
+    if !place.starts_with("s3://") {
+        let path = std::path::absolute(place).context("make the path absolute")?;
+        return Ok(RepositoryEntry::local("NAME", path));
+    }
+    let named: S3Location = place.parse()?;
+    Ok(RepositoryEntry {
+        path: None,
+        bucket: Some(named.bucket),
+        prefix: Some(named.prefix).filter(|prefix| !prefix.is_empty()),
+        endpoint: s3.endpoint.clone(),
+        region: s3.region.clone(),
+        path_style: s3.path_style,
+        ca_file: s3.ca_file.clone(),
+        credentials_file: s3.credentials_file.clone(),
+        profile: s3.profile.clone(),
+        ..RepositoryEntry::local("NAME", "".into())
+    })
 }
 
 fn list(args: &ConfigArgs, json: bool) -> Result<(), Failure> {
     let config = config::load(args)?;
     let mut shown = Vec::new();
     for entry in config.repositories() {
-        let found = block_on(summary(&entry))?;
+        let found = entry
+            .location()
+            .map_err(Failure::from)
+            .and_then(|place| Ok(block_on(async move { summary(place).await })??));
         shown.push(match found {
             Ok(found) => found,
-            Err(error) => json!({ "error": error.to_string() }),
+            Err(failure) => json!({ "error": format!("{:#}", failure.cause) }),
         });
         let last = shown.len() - 1;
-        shown[last]["name"] = entry.name.into();
-        shown[last]["path"] = json!(entry.path);
+        shown[last]["name"] = entry.name.clone().into();
+        let place = entry.location().map(|place| place.to_string());
+        shown[last]["path"] = json!(place.unwrap_or_default());
     }
     if json {
         println!("{}", json!({ "repositories": shown }));
@@ -80,8 +108,8 @@ fn list(args: &ConfigArgs, json: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn summary(entry: &RepositoryEntry) -> Result<serde_json::Value, RepoError> {
-    let repository = Repository::open(&entry.path)?;
+async fn summary(place: Location) -> Result<serde_json::Value, RepoError> {
+    let repository = Repository::open(place)?;
     let listing = repository.points().await?;
     let disks = listing.points.iter().flat_map(|point| &point.disks);
     let vms: std::collections::BTreeSet<_> =
@@ -97,6 +125,9 @@ async fn summary(entry: &RepositoryEntry) -> Result<serde_json::Value, RepoError
 
 /// Opens a repository by directory or configured name.
 fn open(which: &str, args: &ConfigArgs) -> Result<Repository, Failure> {
+    if which.starts_with("s3://") {
+        return Ok(Repository::open(which.parse::<S3Location>()?)?);
+    }
     if which.contains('/') || Path::new(which).is_dir() {
         return Ok(Repository::open(Path::new(which))?);
     }
@@ -105,7 +136,7 @@ fn open(which: &str, args: &ConfigArgs) -> Result<Repository, Failure> {
     let entry = entry.ok_or_else(|| {
         let known: Vec<_> = config.repositories().into_iter().map(|entry| entry.name).collect();
         let text = format!(
-            "there is no repository {which:?}: name one of {}, or a directory (with a slash in it)",
+            "there is no repository {which:?}: name one of {}, a directory (with a slash in it), or s3://BUCKET/PREFIX",
             known.join(", ")
         );
         Failure::said(Kind::NotFound, text)
@@ -115,12 +146,13 @@ fn open(which: &str, args: &ConfigArgs) -> Result<Repository, Failure> {
 
 /// Opens a configured repository. The default one is made when it is missing.
 pub(crate) fn open_entry(config: &Config, entry: &RepositoryEntry) -> Result<Repository, Failure> {
-    let missing = !entry.path.join("repository.json").exists();
+    let place = entry.location()?;
+    let missing = place.path().is_some_and(|path| !path.join("repository.json").exists());
     if config.has_default_repository() && missing {
         make_state_dir(&config.state_dir)?;
-        return Ok(Repository::create(&entry.path, &CreateOptions::default())?);
+        return Ok(Repository::create(place, &CreateOptions::default())?);
     }
-    Ok(Repository::open(&entry.path)?)
+    Ok(Repository::open(place)?)
 }
 
 fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Failure> {

@@ -1,6 +1,8 @@
 use std::{collections::BTreeSet, ops::RangeInclusive, path::Path};
 
-use super::{Config, TargetEntry};
+use rekindle_repo::S3Location;
+
+use super::{Config, RepositoryEntry, TargetEntry};
 
 const MIB: u64 = 1 << 20;
 const TIB: u64 = 1 << 40;
@@ -81,7 +83,51 @@ fn repositories(config: &Config, found: &mut Found) {
     let names = config.repository.iter().map(|entry| entry.name.as_str());
     found.names("repository", names);
     for entry in &config.repository {
-        found.absolute(&format!("repository \"{}\": path", entry.name), &entry.path);
+        repository(entry, found);
+    }
+}
+
+fn repository(entry: &RepositoryEntry, found: &mut Found) {
+    let name = format!("repository \"{}\"", entry.name);
+    if entry.path.is_some() == entry.bucket.is_some() {
+        found.add(format!("{name} needs one of path (a directory) and bucket (on S3)"));
+    }
+    let files = [
+        ("path", &entry.path),
+        ("ca_file", &entry.ca_file),
+        ("credentials_file", &entry.credentials_file),
+    ];
+    for (key, file) in files {
+        if let Some(file) = file {
+            found.absolute(&format!("{name}: {key}"), file);
+        }
+    }
+    if entry.credentials_file.is_some() && entry.credentials_credential.is_some() {
+        found
+            .add(format!("{name}: credentials_file and credentials_credential exclude each other"));
+    }
+    let s3_only = [
+        ("prefix", entry.prefix.is_some()),
+        ("endpoint", entry.endpoint.is_some()),
+        ("region", entry.region.is_some()),
+        ("path_style", entry.path_style.is_some()),
+        ("ca_file", entry.ca_file.is_some()),
+        ("credentials_file", entry.credentials_file.is_some()),
+        ("credentials_credential", entry.credentials_credential.is_some()),
+        ("profile", entry.profile.is_some()),
+    ];
+    for (key, _) in s3_only.into_iter().filter(|(_, given)| *given && entry.bucket.is_none()) {
+        found.add(format!("{name}: {key} is for repositories on S3, which have a bucket"));
+    }
+    if let Some(bucket) = &entry.bucket
+        && let Err(error) = S3Location::new(bucket, entry.prefix.as_deref().unwrap_or_default())
+    {
+        found.add(format!("{name}: {error}"));
+    }
+    if let Some(url) = &entry.endpoint
+        && !(url.starts_with("https://") || url.starts_with("http://"))
+    {
+        found.add(format!("{name}: endpoint {url:?} is no http:// or https:// URL"));
     }
 }
 

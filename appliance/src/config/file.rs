@@ -145,7 +145,37 @@ impl Default for ConsoleSection {
 #[serde(deny_unknown_fields)]
 pub(crate) struct RepositoryEntry {
     pub(crate) name: String,
-    pub(crate) path: PathBuf,
+    /// A directory, or
+    pub(crate) path: Option<PathBuf>,
+    /// a bucket, with what follows.
+    pub(crate) bucket: Option<String>,
+    pub(crate) prefix: Option<String>,
+    pub(crate) endpoint: Option<String>,
+    pub(crate) region: Option<String>,
+    pub(crate) path_style: Option<bool>,
+    pub(crate) ca_file: Option<PathBuf>,
+    pub(crate) credentials_file: Option<PathBuf>,
+    pub(crate) credentials_credential: Option<String>,
+    pub(crate) profile: Option<String>,
+}
+
+impl RepositoryEntry {
+    /// A repository in a directory.
+    pub(crate) fn local(name: &str, path: PathBuf) -> Self {
+        Self {
+            name: name.into(),
+            path: Some(path),
+            bucket: None,
+            prefix: None,
+            endpoint: None,
+            region: None,
+            path_style: None,
+            ca_file: None,
+            credentials_file: None,
+            credentials_credential: None,
+            profile: None,
+        }
+    }
 }
 
 /// A vCenter or ESXi by name.
@@ -183,7 +213,7 @@ impl Config {
     pub(crate) fn repositories(&self) -> Vec<RepositoryEntry> {
         if self.has_default_repository() {
             let path = self.state_dir.join("repository");
-            return vec![RepositoryEntry { name: super::DEFAULT_REPOSITORY.into(), path }];
+            return vec![RepositoryEntry::local(super::DEFAULT_REPOSITORY, path)];
         }
         self.repository.clone()
     }

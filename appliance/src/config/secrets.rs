@@ -51,7 +51,7 @@ pub(crate) fn read_secret(file: Option<&Path>, name: Option<&str>) -> anyhow::Re
     Ok(text.to_owned())
 }
 
-fn credential(name: &str) -> anyhow::Result<PathBuf> {
+pub(super) fn credential(name: &str) -> anyhow::Result<PathBuf> {
     let plain = !name.is_empty() && !name.contains('/') && name != "." && name != "..";
     ensure!(plain, "credential name {name:?} is no file name");
     let dir = std::env::var_os("CREDENTIALS_DIRECTORY").with_context(|| {

@@ -94,7 +94,7 @@ fn jobs(config: &Config) -> JobsConfig {
     let recovery = &config.recovery;
     let mut jobs = JobsConfig::new(config.state_dir.join("exports"));
     jobs.own_dirs = vec![config.state_dir.clone(), config.cache_dir()];
-    jobs.own_dirs.extend(config.repositories().into_iter().map(|entry| entry.path));
+    jobs.own_dirs.extend(config.repositories().into_iter().filter_map(|entry| entry.path));
     jobs.server = config.nfs.advertise;
     jobs.reserve_min_bytes = recovery.reserve_min_bytes;
     jobs.reserve_percent_of_vm = recovery.reserve_percent_of_vm;

@@ -47,6 +47,7 @@ impl From<RepoError> for Problem {
             RepoError::Unavailable { .. } => {
                 (StatusCode::SERVICE_UNAVAILABLE, "repository_unavailable")
             }
+            RepoError::Cold { .. } => (StatusCode::CONFLICT, "point_cold"),
             RepoError::Corrupt { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "corrupt"),
             RepoError::Full => (StatusCode::INSUFFICIENT_STORAGE, "no_space"),
             RepoError::NotFound { .. } => (StatusCode::NOT_FOUND, "not_found"),

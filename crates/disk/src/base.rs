@@ -200,6 +200,7 @@ fn from_repo(error: Arc<RepoError>, at: u64) -> DiskError {
             DiskError::Corrupt(format!("recovery point at byte {at}: {error}"))
         }
         RepoError::Unavailable { .. }
+        | RepoError::Cold { .. }
         | RepoError::Full
         | RepoError::NotFound { .. }
         | RepoError::Refused { .. }

@@ -29,6 +29,7 @@ pub(crate) fn repo(what: &str, error: RepoError) -> JobError {
         RepoError::Corrupt { .. } => JobError::Corrupt { what: what.into(), source: error.into() },
         RepoError::Full => JobError::Full { place: "the repository".into(), missing: 0 },
         RepoError::NotFound { what } => JobError::NotFound { what: "point", name: what },
+        RepoError::Cold { .. } => JobError::conflict("point_cold", format!("{what}: {error}")),
         RepoError::Refused { .. } => {
             JobError::refused("repository_refused", format!("{what}: {error}"))
         }

@@ -22,6 +22,12 @@ pub enum RepoError {
         /// What is wrong with it.
         detail: String,
     },
+    /// Thaw it, then retry: the object is in an archive that answers in hours.
+    #[error("{what} is in a cold tier and must be thawed first")]
+    Cold {
+        /// Which object.
+        what: String,
+    },
     /// Free space where the repository lives, then retry.
     #[error("the repository is out of space")]
     Full,

@@ -41,8 +41,8 @@ pub fn ingest(
 ) -> Result<IngestReport, RepoError> {
     let source = Source::open(source, options)?;
     progress.start(source.size_bytes());
-    let writer = Writer::lock(repository.path())?;
-    let known = RwLock::new(Known::load(repository.dir(), cancel)?);
+    let writer = Writer::begin(repository.store())?;
+    let known = RwLock::new(Known::load(repository.store(), cancel)?);
     let mut packs = Packs::new(&writer, &known);
     let result = Run { repository, writer: &writer, source, options, progress, cancel }
         .write_point(&mut packs);
@@ -111,12 +111,12 @@ impl Run<'_> {
         let block_size = self.repository.block_size();
         let shape = Shape::new(block_size, image.size())
             .ok_or_else(|| RepoError::refused(format!("a disk of {} bytes", image.size())))?;
-        let mut map = MapBuilder::new(shape, self.writer.create()?)?;
+        let mut map = MapBuilder::new(shape, self.writer.create(map_object(&manifest.map))?)?;
         let blocks = Blocks { image, shape, progress: self.progress, cancel: self.cancel };
         manifest.stored_bytes = blocks.write(packs, &mut map)?;
         image.check_unchanged().map_err(source::refuse)?;
         let finished = map.finish()?;
-        finished.sink.publish(&map_object(&manifest.map))?;
+        finished.sink.publish()?;
         maps.push(manifest.map.clone());
         (manifest.map_bytes, manifest.map_hash) = (finished.bytes, finished.hash);
         Ok(())
@@ -124,7 +124,7 @@ impl Run<'_> {
 
     /// The VM's newest point so far; ids sort by time.
     fn parent(&self) -> Result<Option<PointId>, RepoError> {
-        let points = self.repository.dir().list_points()?;
+        let points = self.repository.store().list_points_blocking()?;
         let ours = points.into_iter().filter_map(|place| place.ids);
         Ok(ours.filter(|(vm, _)| *vm == self.source.vm.id).map(|(_, point)| point).max())
     }

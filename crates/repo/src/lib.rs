@@ -39,8 +39,8 @@
 //!
 //! # Invariants
 //!
-//! 1. Objects are written once and never changed: created in `tmp/`, synced, renamed without replacing, the
-//!    directory synced.
+//! 1. Objects are written once and never changed. In a directory: created in `tmp/`, synced, renamed without
+//!    replacing, the directory synced. On S3: a PUT or the completion of an upload, with `If-None-Match: *`.
 //! 2. A point is visible when its manifest is, and its manifest is written last.
 //! 3. No byte leaves this crate unchecked: blocks are [`rekindle_block::Block`]s, pages match the hash above them,
 //!    manifests their own checksum.
@@ -49,13 +49,14 @@
 //!
 //! # Locking
 //!
-//! Readers take no lock on the repository. One writer at a time holds `lock`. In memory, a disk's pages are behind
+//! Readers take no lock on the repository. One writer at a time holds `lock` of a directory; on S3 several may write,
+//! as names are random and nothing is replaced. In memory, a disk's pages are behind
 //! a read-write lock that is held to copy 48 bytes or to put a page in, never across I/O.
 //!
 //! # Crash
 //!
 //! A writer that dies leaves files in `tmp/`, which the next one deletes, and packs and maps that nothing refers
-//! to. Whole packs among them are found by the next ingest and used. Maps stay until they are swept.
+//! to; on S3 it leaves parts of uploads, which a writer takes away two days later. Whole packs among them are found by the next ingest and used. Maps stay until they are swept.
 //!
 //! # Cancellation
 //!
@@ -89,3 +90,4 @@ pub use manifest::{
 pub use map::read::DiskMap;
 pub use map::{BlockRef, MapEntry};
 pub use repository::{CreateOptions, DamagedPoint, PointListing, Repository};
+pub use store::{Location, S3Credentials, S3Location, S3Stats};

@@ -7,8 +7,11 @@ pub(crate) mod read;
 mod root;
 pub(crate) mod walk;
 
+use std::ops::Range;
+
 use rekindle_block::{BlockHash, BlockIdx, BlockSize};
 
+use crate::RepoError;
 use crate::codec::Codec;
 use crate::id::PackId;
 use crate::manifest::MAX_DISK_BYTES;
@@ -58,6 +61,12 @@ impl BlockRef {
     /// Bytes that it takes in its pack.
     pub fn stored_len(&self) -> u32 {
         self.stored_len
+    }
+
+    /// Where its bytes lie in its pack.
+    pub(crate) fn stored_range(&self) -> Range<u64> {
+        let start = u64::from(self.offset);
+        start..start + u64::from(self.stored_len)
     }
 
     /// ```text
@@ -114,6 +123,21 @@ impl PageRef {
         entry[32..40].copy_from_slice(&self.offset.to_le_bytes());
         entry[40..44].copy_from_slice(&self.len.to_le_bytes());
         entry
+    }
+
+    /// Whether bytes are the page's.
+    pub(crate) fn check(
+        self,
+        object: &str,
+    ) -> impl Fn(Vec<u8>) -> Result<Vec<u8>, RepoError> + Send + Sync + use<> {
+        let object = object.to_owned();
+        move |bytes| match BlockHash::of(&bytes) == self.hash {
+            true => Ok(bytes),
+            false => {
+                let detail = format!("the page at {} does not match its checksum", self.offset);
+                Err(RepoError::corrupt(&object, detail))
+            }
+        }
     }
 
     /// `Ok(None)` for no page (all its blocks are zero), `Err` for what cannot be a reference into

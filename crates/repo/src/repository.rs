@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::random;
 use crate::manifest::MAX_MANIFEST_BYTES;
-use crate::store::{LocalDir, PointPlace, REPOSITORY, Store, Writer};
-use crate::{DiskMap, PointId, PointManifest, RepoError};
+use crate::store::{Location, PointPlace, REPOSITORY, Store, Writer};
+use crate::{DiskMap, PointId, PointManifest, RepoError, S3Stats};
 
 /// The largest `repository.json`.
 const MAX_RECORD_BYTES: u64 = 64 << 10;
@@ -21,13 +21,13 @@ pub struct Repository(Arc<Inner>);
 
 struct Inner {
     record: Record,
-    dir: Arc<LocalDir>,
+    location: Location,
     store: Store,
 }
 
 impl std::fmt::Debug for Repository {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Repository").field("path", &self.path()).finish_non_exhaustive()
+        f.debug_struct("Repository").field("location", &self.location()).finish_non_exhaustive()
     }
 }
 
@@ -99,16 +99,14 @@ impl PointPlace {
 }
 
 impl Repository {
-    /// Makes a repository in `dir`, which must be empty or not exist. Blocks on file I/O.
-    pub fn create(dir: &Path, options: &CreateOptions) -> Result<Self, RepoError> {
-        let io = |e| RepoError::io(format!("create a repository in {}", dir.display()), e);
-        fs::create_dir_all(dir).map_err(io)?;
-        if fs::read_dir(dir).map_err(io)?.next().is_some() {
-            return Err(RepoError::refused(format!("{} is not empty", dir.display())));
+    /// Makes a repository in a directory that is empty or does not exist, or below a prefix where there is none. Blocks
+    /// on I/O.
+    pub fn create(place: impl Into<Location>, options: &CreateOptions) -> Result<Self, RepoError> {
+        let place = place.into();
+        if let Location::Local(dir) = &place {
+            make_directories(dir)?;
         }
-        for sub in ["tmp", "points", "maps", "packs"] {
-            fs::create_dir(dir.join(sub)).map_err(io)?;
-        }
+        let store = Store::open(&place)?;
         let record = Record {
             version: VERSION,
             id: hex::encode(random::<16>()?),
@@ -118,23 +116,31 @@ impl Repository {
         };
         let text = serde_json::to_vec_pretty(&record)
             .map_err(|e| RepoError::refused(format!("cannot encode {REPOSITORY}: {e}")))?;
-        Writer::lock(dir)?.put(REPOSITORY, &text)?;
-        Self::open(dir)
+        let writer = Writer::begin(&store)?;
+        // A store that keeps the condition refuses to write it twice; others are asked.
+        if matches!(place, Location::S3(_)) && Self::read_record(&store, &place).is_ok() {
+            return Err(RepoError::refused(format!("there is a repository in {place} already")));
+        }
+        writer.put(REPOSITORY, &text)?;
+        Self::open(place)
     }
 
-    /// Opens the repository in `dir`. Blocks on file I/O, and reads one small file whatever the
-    /// repository holds.
-    pub fn open(dir: &Path) -> Result<Self, RepoError> {
-        let local = Arc::new(LocalDir::new(dir.to_owned()));
-        let bytes = local.read_all(REPOSITORY, MAX_RECORD_BYTES).map_err(|error| match error {
+    /// Opens the repository at `place`. Blocks on I/O, and reads one small object whatever the repository holds.
+    pub fn open(place: impl Into<Location>) -> Result<Self, RepoError> {
+        let place = place.into();
+        let store = Store::open(&place)?;
+        let record = Self::read_record(&store, &place)?;
+        Ok(Self(Arc::new(Inner { record, location: place, store })))
+    }
+
+    fn read_record(store: &Store, place: &Location) -> Result<Record, RepoError> {
+        let decode = |bytes: Vec<u8>| decode_record(&bytes);
+        store.read_all_blocking(REPOSITORY, MAX_RECORD_BYTES, decode).map_err(|error| match error {
             RepoError::NotFound { .. } => {
-                RepoError::NotFound { what: format!("a repository in {}", dir.display()) }
+                RepoError::NotFound { what: format!("a repository in {place}") }
             }
             other => other,
-        })?;
-        let record = decode_record(&bytes)?;
-        let store = Store::Local(local.clone());
-        Ok(Self(Arc::new(Inner { record, dir: local, store })))
+        })
     }
 
     /// The repository's name for life: 32 hexadecimal digits.
@@ -147,9 +153,14 @@ impl Repository {
         self.0.record.block_size
     }
 
-    /// The directory it lives in.
-    pub fn path(&self) -> &Path {
-        self.0.dir.root()
+    /// Where it is.
+    pub fn location(&self) -> &Location {
+        &self.0.location
+    }
+
+    /// What its store was asked and answered, if it is on S3.
+    pub fn s3_stats(&self) -> Option<S3Stats> {
+        self.0.store.s3_stats()
     }
 
     /// All points. One that cannot be read is listed as damaged and hides no other.
@@ -165,9 +176,10 @@ impl Repository {
     /// The same for a thread that may block.
     pub(crate) fn points_blocking(&self) -> Result<PointListing, RepoError> {
         let mut listing = PointListing::default();
-        for place in self.dir().list_points()? {
-            let bytes = self.dir().read_all(&place.object, MAX_MANIFEST_BYTES);
-            let point = bytes.and_then(|bytes| place.decode(&bytes));
+        for place in self.0.store.list_points_blocking()? {
+            let (object, decode) = (place.object.clone(), place.clone());
+            let decode = move |bytes: Vec<u8>| decode.decode(&bytes);
+            let point = self.0.store.read_all_blocking(&object, MAX_MANIFEST_BYTES, decode);
             listing.add(place, point);
         }
         Ok(listing)
@@ -204,13 +216,26 @@ impl Repository {
     }
 
     async fn read_point(&self, place: &PointPlace) -> Result<PointManifest, RepoError> {
-        let bytes = self.0.store.read_all(&place.object, MAX_MANIFEST_BYTES).await?;
-        place.decode(&bytes)
+        let decode = place.clone();
+        let decode = move |bytes: Vec<u8>| decode.decode(&bytes);
+        self.0.store.read_all(&place.object, MAX_MANIFEST_BYTES, decode).await
     }
 
-    pub(crate) fn dir(&self) -> &Arc<LocalDir> {
-        &self.0.dir
+    pub(crate) fn store(&self) -> &Store {
+        &self.0.store
     }
+}
+
+fn make_directories(dir: &Path) -> Result<(), RepoError> {
+    let io = |e| RepoError::io(format!("create a repository in {}", dir.display()), e);
+    fs::create_dir_all(dir).map_err(io)?;
+    if fs::read_dir(dir).map_err(io)?.next().is_some() {
+        return Err(RepoError::refused(format!("{} is not empty", dir.display())));
+    }
+    for sub in ["tmp", "points", "maps", "packs"] {
+        fs::create_dir(dir.join(sub)).map_err(io)?;
+    }
+    Ok(())
 }
 
 fn decode_record(bytes: &[u8]) -> Result<Record, RepoError> {

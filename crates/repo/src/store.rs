@@ -1,6 +1,10 @@
 //! Where a repository's objects live, and what they are called.
 
+mod blocking;
 mod local;
+mod local_writer;
+mod location;
+mod s3;
 mod writer;
 
 use std::ops::Range;
@@ -9,7 +13,12 @@ use std::sync::Arc;
 use rekindle_block::Block;
 
 pub(crate) use local::LocalDir;
+pub use location::Location;
+pub(crate) use s3::S3Bucket;
+pub use s3::{S3Credentials, S3Location, S3Stats};
 pub(crate) use writer::{NewObject, Writer};
+
+use crate::codec::open_block;
 
 use crate::id::PackId;
 use crate::map::BlockRef;
@@ -30,7 +39,25 @@ pub(crate) fn pack_object(pack: PackId) -> String {
     format!("packs/{}/{name}.pack", &name[..2])
 }
 
+/// The pack that an object is.
+fn pack_of(object: &str) -> Option<PackId> {
+    let name = object.rsplit('/').next()?.strip_suffix(".pack")?;
+    let id = (name.len() == 16).then(|| u64::from_str_radix(name, 16).ok())?;
+    id.map(PackId)
+}
+
+/// The point that an object below `points/` should be.
+fn place_of(object: String) -> PointPlace {
+    let parts = object.strip_prefix("points/").and_then(|rest| rest.split_once('/'));
+    let ids = parts.and_then(|(vm, name)| {
+        let point = name.strip_suffix(".json").and_then(|point| point.parse().ok());
+        vm.parse().ok().zip(point)
+    });
+    PointPlace { object, ids }
+}
+
 /// A point by its place: what a listing finds without opening anything.
+#[derive(Clone)]
 pub(crate) struct PointPlace {
     pub(crate) object: String,
     /// `None` if the object's name is none that a point can have.
@@ -43,21 +70,42 @@ pub(crate) struct PointPlace {
 pub(crate) enum Store {
     /// A directory of this machine.
     Local(Arc<LocalDir>),
+    /// A bucket of an S3-compatible store.
+    S3(Arc<S3Bucket>),
 }
 
 impl Store {
+    /// Blocks on file I/O; sends no request.
+    pub(crate) fn open(location: &Location) -> Result<Self, RepoError> {
+        Ok(match location {
+            Location::Local(dir) => Self::Local(Arc::new(LocalDir::new(dir.clone()))),
+            Location::S3(place) => Self::S3(S3Bucket::open(place)?),
+        })
+    }
+
+    /// What a store beyond the network was asked and answered.
+    pub(crate) fn s3_stats(&self) -> Option<S3Stats> {
+        match self {
+            Self::Local(_) => None,
+            Self::S3(bucket) => Some(bucket.stats()),
+        }
+    }
+
     /// Bytes `range` of an object that a verified manifest or map refers to, so that an object that is
-    /// missing or short is corrupt.
-    pub(crate) async fn read_range(
+    /// missing or short is corrupt; and what `check` makes of them. Where bytes travel and can be hurt on
+    /// the way, what `check` calls corrupt is fetched again before it is believed.
+    pub(crate) async fn read_range<T: Send + 'static>(
         &self,
         object: &str,
         range: Range<u64>,
-    ) -> Result<Vec<u8>, RepoError> {
+        check: impl Fn(Vec<u8>) -> Result<T, RepoError> + Send + Sync + 'static,
+    ) -> Result<T, RepoError> {
         match self {
             Self::Local(dir) => {
                 let (dir, object) = (dir.clone(), object.to_owned());
-                blocking(move || dir.read_range(&object, range)).await
+                blocking(move || check(dir.read_range(&object, range)?)).await
             }
+            Self::S3(bucket) => bucket.read_range(object, range, check).result().await,
         }
     }
 
@@ -66,18 +114,29 @@ impl Store {
         match self {
             Self::Local(dir) => {
                 let (dir, block) = (dir.clone(), *block);
-                blocking(move || dir.read_block(&block)).await
+                blocking(move || open_block(&block, dir.read_stored(&block)?)).await
+            }
+            Self::S3(bucket) => {
+                let (object, block) = (pack_object(block.pack), *block);
+                let open = move |stored: Vec<u8>| open_block(&block, stored);
+                bucket.read_range(&object, block.stored_range(), open).result().await
             }
         }
     }
 
-    /// A whole object of at most `max` bytes.
-    pub(crate) async fn read_all(&self, object: &str, max: u64) -> Result<Vec<u8>, RepoError> {
+    /// A whole object of at most `max` bytes, and what `check` makes of it.
+    pub(crate) async fn read_all<T: Send + 'static>(
+        &self,
+        object: &str,
+        max: u64,
+        check: impl Fn(Vec<u8>) -> Result<T, RepoError> + Send + Sync + 'static,
+    ) -> Result<T, RepoError> {
         match self {
             Self::Local(dir) => {
                 let (dir, object) = (dir.clone(), object.to_owned());
-                blocking(move || dir.read_all(&object, max)).await
+                blocking(move || check(dir.read_all(&object, max)?)).await
             }
+            Self::S3(bucket) => bucket.read_all(object, max, check).result().await,
         }
     }
 
@@ -87,6 +146,7 @@ impl Store {
                 let dir = dir.clone();
                 blocking(move || dir.list_points()).await
             }
+            Self::S3(bucket) => bucket.list_points().result().await,
         }
     }
 }

@@ -131,7 +131,7 @@ fn a_page_put_in_the_place_of_another_is_found() {
     )
     .unwrap();
     let point = take_in(&repository, &path).unwrap().point;
-    let map = repository.path().join("maps").join(format!("{}.map", point.disks[0].map));
+    let map = support::path(&repository).join("maps").join(format!("{}.map", point.disks[0].map));
     let bytes = std::fs::read(&map).unwrap();
     let page = 512 * 48;
     assert!(bytes.len() > 16 + 2 * page);
@@ -147,7 +147,8 @@ fn a_page_put_in_the_place_of_another_is_found() {
 fn a_damaged_map_is_found_wherever_the_bit_is() {
     let dir = TempDir::new().unwrap();
     let (repository, points) = two_points(dir.path());
-    let map = repository.path().join("maps").join(format!("{}.map", points[0].disks[0].map));
+    let map =
+        support::path(&repository).join("maps").join(format!("{}.map", points[0].disks[0].map));
     let len = std::fs::metadata(&map).unwrap().len();
     for at in (16..len).step_by(37) {
         flip(&map, at);
@@ -172,7 +173,7 @@ fn a_damaged_map_is_found_wherever_the_bit_is() {
 fn damaged_manifests_hide_nothing_else() {
     let dir = TempDir::new().unwrap();
     let (repository, points) = two_points(dir.path());
-    let points_dir = repository.path().join("points");
+    let points_dir = support::path(&repository).join("points");
     let manifest = points_dir.join(points[0].vm.id.as_str()).join(format!("{}.json", points[0].id));
     flip(&manifest, 300);
     // A stray file, a directory by a manifest's name, and the manifest of another point.
@@ -200,7 +201,7 @@ fn what_is_no_repository_is_not_opened() {
     let dir = TempDir::new().unwrap();
     assert!(matches!(Repository::open(dir.path()), Err(RepoError::NotFound { .. })));
     let repository = create(&dir.path().join("repo"));
-    let record = repository.path().join("repository.json");
+    let record = support::path(&repository).join("repository.json");
     let good = std::fs::read_to_string(&record).unwrap();
     let cases = [
         (good.replace("\"version\": 1", "\"version\": 2"), "version 2"),
@@ -211,10 +212,10 @@ fn what_is_no_repository_is_not_opened() {
     ];
     for (text, wanted) in cases {
         std::fs::write(&record, text).unwrap();
-        let error = Repository::open(repository.path()).unwrap_err();
+        let error = Repository::open(support::path(&repository)).unwrap_err();
         assert!(error.to_string().contains(wanted), "{wanted}: {error}");
     }
-    let full = Repository::create(repository.path(), &Default::default()).unwrap_err();
+    let full = Repository::create(support::path(&repository), &Default::default()).unwrap_err();
     assert!(matches!(full, RepoError::Refused { .. }), "{full:?}");
 }
 
@@ -232,7 +233,7 @@ proptest! {
         let dir = TempDir::new().unwrap();
         let (repository, points) = two_points(dir.path());
         let mut point = points[0].clone();
-        let map = repository.path().join("maps").join(format!("{}.map", point.disks[0].map));
+        let map = support::path(&repository).join("maps").join(format!("{}.map", point.disks[0].map));
         let mut bytes = std::fs::read(&map).unwrap();
         for (at, word) in seed {
             let at = at % (bytes.len() - 8);

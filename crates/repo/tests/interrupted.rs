@@ -67,7 +67,7 @@ fn a_killed_ingest_leaves_no_point_and_its_packs_are_used() {
     let dir = TempDir::new().unwrap();
     let repository = create(&dir.path().join("repo"));
     write_noise(&dir.path().join("disk.img"), 220);
-    let tmp = repository.path().join("tmp");
+    let tmp = support::path(&repository).join("tmp");
     // First as soon as it writes at all, then when it has a whole pack.
     kill_an_ingest(dir.path(), || !files(&tmp).is_empty());
     assert!(wait(repository.points()).unwrap().points.is_empty());
@@ -109,8 +109,8 @@ fn a_cancelled_ingest_leaves_no_point() {
     });
     assert!(matches!(result, Err(RepoError::Cancelled)), "{result:?}");
     assert!(wait(repository.points()).unwrap().points.is_empty());
-    assert!(files(&repository.path().join("tmp")).is_empty());
-    assert!(files(&repository.path().join("maps")).is_empty());
+    assert!(files(&support::path(&repository).join("tmp")).is_empty());
+    assert!(files(&support::path(&repository).join("maps")).is_empty());
     take_in(&repository, &dir.path().join("disk.img")).unwrap();
     assert!(is_sound(&repository));
 }
@@ -121,7 +121,7 @@ fn one_writer_at_a_time_and_readers_any_time() {
     let repository = create(&dir.path().join("repo"));
     write_raw(&dir.path().join("a.img"), 1, MIB);
     let point = take_in(&repository, &dir.path().join("a.img")).unwrap().point;
-    let lock = std::fs::File::open(repository.path().join("lock")).unwrap();
+    let lock = std::fs::File::open(support::path(&repository).join("lock")).unwrap();
     lock.lock().unwrap();
     let error = take_in(&repository, &dir.path().join("a.img")).unwrap_err();
     assert!(matches!(error, RepoError::Unavailable { .. }), "{error:?}");
@@ -161,12 +161,12 @@ fn a_full_repository_says_so_and_keeps_nothing_of_the_point() {
     let repository = create(&small.0.path().join("repo"));
     write_noise(&dir.path().join("small.img"), 8);
     let kept = take_in(&repository, &dir.path().join("small.img")).unwrap().point;
-    let before = files(repository.path());
+    let before = files(support::path(&repository));
     // Fills it in the third pack, so that whole packs have to be taken back.
     write_noise(&dir.path().join("big.img"), 250);
     let error = take_in(&repository, &dir.path().join("big.img")).unwrap_err();
     assert!(matches!(error, RepoError::Full), "{error:?}");
-    assert_eq!(files(repository.path()), before);
+    assert_eq!(files(support::path(&repository)), before);
     assert_eq!(wait(repository.points()).unwrap().points, [kept]);
     assert!(is_sound(&repository));
     write_noise(&dir.path().join("fits.img"), 20);

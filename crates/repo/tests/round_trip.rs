@@ -190,7 +190,7 @@ fn a_huge_sparse_disk_costs_nothing() {
 fn sources_that_cannot_be_kept_are_refused_and_change_nothing() {
     let dir = TempDir::new().unwrap();
     let repository = create(&dir.path().join("repo"));
-    let before = support::files(repository.path());
+    let before = support::files(support::path(&repository));
     let vm = dir.path().join("vm");
     std::fs::create_dir(&vm).unwrap();
     write_raw(&dir.path().join("secret.img"), 6, MIB);
@@ -215,7 +215,7 @@ fn sources_that_cannot_be_kept_are_refused_and_change_nothing() {
     std::fs::write(vm.join("cut.vmdk"), b"KDMV").unwrap();
     assert!(matches!(take_in(&repository, &vm.join("cut.vmdk")), Err(RepoError::Refused { .. })));
     assert!(matches!(take_in(&repository, &vm.join("none.img")), Err(RepoError::NotFound { .. })));
-    let mut after = support::files(repository.path());
+    let mut after = support::files(support::path(&repository));
     after.retain(|path| !path.ends_with("lock"));
     assert_eq!(
         before.iter().filter(|path| !path.ends_with("lock")).collect::<Vec<_>>(),

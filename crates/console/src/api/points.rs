@@ -33,7 +33,7 @@ pub(crate) async fn repositories(State(console): State<Arc<Console>>) -> Json<Re
         name: name.clone(),
         kind: "local",
         id: repository.id().to_string(),
-        path: repository.path().display().to_string(),
+        path: repository.location().to_string(),
         block_bytes: repository.block_size().bytes(),
     };
     Json(Repositories { repositories: console.repositories.iter().map(view).collect() })

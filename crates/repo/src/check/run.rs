@@ -8,7 +8,7 @@ use super::{CheckProgress, CheckReport, CheckScope, Problem};
 use crate::id::PackId;
 use crate::map::BlockRef;
 use crate::map::walk::MapWalk;
-use crate::pack::read::read_index;
+use crate::pack::read::{check_head, read_index};
 use crate::{DiskManifest, PointId, RepoError, Repository};
 
 /// Problems that are listed; more are only counted.
@@ -74,7 +74,7 @@ impl<'a> Run<'a> {
     }
 
     fn disk(&self, point: &PointId, disk: &DiskManifest) -> Result<(), RepoError> {
-        let map = MapWalk::open(self.repository.dir(), self.repository.block_size(), disk);
+        let map = MapWalk::open(self.repository.store(), self.repository.block_size(), disk);
         let Some(map) = self.note(Some(point), map)? else { return Ok(()) };
         for directory in map.directories() {
             let leaves = self.note(Some(point), map.leaves(directory))?;
@@ -88,8 +88,9 @@ impl<'a> Run<'a> {
 
     /// Packs whole: also what only older or half-written points needed.
     fn packs(&self) -> Result<(), RepoError> {
-        for pack in self.repository.dir().list_packs()? {
-            let blocks = self.note(None, read_index(self.repository.dir(), pack))?;
+        for pack in self.repository.store().list_packs_blocking()? {
+            self.note(None, check_head(self.repository.store(), pack))?;
+            let blocks = self.note(None, read_index(self.repository.store(), pack))?;
             self.blocks(None, &blocks.unwrap_or_default())?;
         }
         Ok(())
@@ -126,7 +127,7 @@ impl<'a> Run<'a> {
         if self.seen.lock().contains(&key) {
             return Ok(());
         }
-        let sound = self.note(point, self.repository.dir().read_block(block))?.is_some();
+        let sound = self.note(point, self.repository.store().read_block_blocking(block))?.is_some();
         if sound {
             let mut report = self.report.lock();
             report.blocks += 1;

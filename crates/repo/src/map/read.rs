@@ -1,7 +1,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use rekindle_block::{Block, BlockHash, BlockIdx, BlockSize};
+use rekindle_block::{Block, BlockIdx, BlockSize};
 
 use super::pages::{Page, PageKey, Pages};
 use super::root::RootPlace;
@@ -48,9 +48,10 @@ impl DiskMap {
         disk: &DiskManifest,
     ) -> Result<Self, RepoError> {
         let place = RootPlace::of(disk, block_size)?;
-        let bytes = store.read_range(&place.object, place.range.clone()).await?;
-        let root = place.open(disk, &bytes)?;
-        let RootPlace { object, shape, .. } = place;
+        let (object, range, shape) = (place.object.clone(), place.range.clone(), place.shape);
+        let disk_of_root = disk.clone();
+        let open = move |bytes: Vec<u8>| place.open(&disk_of_root, &bytes);
+        let root = store.read_range(&object, range, open).await?;
         let (map_bytes, pages) = (disk.map_bytes, Pages::default());
         Ok(Self(Arc::new(Inner { store, object, map_bytes, shape, root, pages })))
     }
@@ -152,11 +153,7 @@ impl Inner {
 
     async fn read_page(&self, at: &PageRef) -> Result<Arc<Page>, RepoError> {
         let range = at.offset..at.offset + u64::from(at.len);
-        let bytes = self.store.read_range(&self.object, range).await?;
-        if BlockHash::of(&bytes) != at.hash {
-            let detail = format!("the page at {} does not match its checksum", at.offset);
-            return Err(RepoError::corrupt(&self.object, detail));
-        }
+        let bytes = self.store.read_range(&self.object, range, at.check(&self.object)).await?;
         Ok(Arc::new(Page::new(bytes.into_boxed_slice())))
     }
 }

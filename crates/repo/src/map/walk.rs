@@ -1,14 +1,14 @@
-use rekindle_block::{BlockHash, BlockIdx, BlockSize};
+use rekindle_block::{BlockIdx, BlockSize};
 
 use super::root::RootPlace;
 use super::{ENTRY_BYTES, MapEntry, PAGE_ENTRIES, PageRef, Shape};
 use crate::map::BlockRef;
-use crate::store::LocalDir;
+use crate::store::Store;
 use crate::{DiskManifest, RepoError};
 
 /// Goes through the whole of a map, page by page, holding none of them. Blocks on file I/O.
 pub(crate) struct MapWalk<'a> {
-    dir: &'a LocalDir,
+    store: &'a Store,
     object: String,
     map_bytes: u64,
     shape: Shape,
@@ -20,15 +20,16 @@ pub(crate) type Numbered = (u64, PageRef);
 
 impl<'a> MapWalk<'a> {
     pub(crate) fn open(
-        dir: &'a LocalDir,
+        store: &'a Store,
         block_size: BlockSize,
         disk: &DiskManifest,
     ) -> Result<Self, RepoError> {
         let place = RootPlace::of(disk, block_size)?;
-        let bytes = dir.read_range(&place.object, place.range.clone())?;
-        let root = place.open(disk, &bytes)?;
-        let RootPlace { object, shape, .. } = place;
-        Ok(Self { dir, object, map_bytes: disk.map_bytes, shape, root })
+        let (object, range, shape) = (place.object.clone(), place.range.clone(), place.shape);
+        let disk_of_root = disk.clone();
+        let open = move |bytes: Vec<u8>| place.open(&disk_of_root, &bytes);
+        let root = store.read_range_blocking(&object, range, open)?;
+        Ok(Self { store, object, map_bytes: disk.map_bytes, shape, root })
     }
 
     pub(crate) fn directories(&self) -> impl Iterator<Item = Numbered> {
@@ -67,14 +68,7 @@ impl<'a> MapWalk<'a> {
     }
 
     fn read_page(&self, page: &PageRef) -> Result<Vec<u8>, RepoError> {
-        let bytes =
-            self.dir.read_range(&self.object, page.offset..page.offset + u64::from(page.len))?;
-        match BlockHash::of(&bytes) == page.hash {
-            true => Ok(bytes),
-            false => {
-                let detail = format!("the page at {} does not match its checksum", page.offset);
-                Err(RepoError::corrupt(&self.object, detail))
-            }
-        }
+        let range = page.offset..page.offset + u64::from(page.len);
+        self.store.read_range_blocking(&self.object, range, page.check(&self.object))
     }
 }

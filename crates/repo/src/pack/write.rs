@@ -1,12 +1,12 @@
 use rekindle_block::BlockHash;
 
 use super::{HEAD_BYTES, HEAD_MAGIC, INDEX_ENTRY_BYTES, PACK_BYTES, TAIL_MAGIC};
+use crate::RepoError;
 use crate::codec::Codec;
 use crate::id::PackId;
 use crate::map::BlockRef;
 use crate::map::build::MapSink;
-use crate::store::{NewObject, Writer};
-use crate::{RepoError, store};
+use crate::store::{NewObject, Writer, pack_object};
 
 /// A pack that is being filled.
 pub(crate) struct OpenPack {
@@ -19,7 +19,7 @@ pub(crate) struct OpenPack {
 impl OpenPack {
     pub(crate) fn create(writer: &Writer) -> Result<Self, RepoError> {
         let id = PackId::random()?;
-        let mut object = writer.create()?;
+        let mut object = writer.create(pack_object(id))?;
         object.append(HEAD_MAGIC)?;
         object.append(&id.0.to_le_bytes())?;
         Ok(Self { id, object, offset: HEAD_BYTES as u64, index: Vec::new() })
@@ -66,7 +66,7 @@ impl OpenPack {
         tail.extend([0; 8]);
         tail.extend(hash.as_bytes());
         self.object.append(&tail)?;
-        self.object.publish(&store::pack_object(self.id))?;
+        self.object.publish()?;
         Ok(self.id)
     }
 }

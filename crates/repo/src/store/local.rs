@@ -6,11 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use rekindle_block::Block;
 
-use super::{PointPlace, pack_object};
+use super::{PointPlace, pack_object, pack_of, place_of};
 use crate::RepoError;
-use crate::codec::open_block;
 use crate::id::PackId;
 use crate::map::BlockRef;
 
@@ -72,12 +70,7 @@ impl LocalDir {
         Ok(bytes)
     }
 
-    pub(crate) fn read_block(&self, block: &BlockRef) -> Result<Block, RepoError> {
-        let stored = self.read_stored(block)?;
-        open_block(block, stored)
-    }
-
-    fn read_stored(&self, block: &BlockRef) -> Result<Vec<u8>, RepoError> {
+    pub(crate) fn read_stored(&self, block: &BlockRef) -> Result<Vec<u8>, RepoError> {
         let read = || {
             let file = self.open_pack(block.pack)?;
             let mut stored = vec![0; block.stored_len as usize];
@@ -100,7 +93,10 @@ impl LocalDir {
             let mut places = Vec::new();
             for vm in names(&self.root.join("points"))? {
                 match names(&self.root.join("points").join(&vm)) {
-                    Ok(names) => places.extend(names.iter().map(|name| place(&vm, name))),
+                    Ok(names) => {
+                        let objects = names.iter().map(|name| format!("points/{vm}/{name}"));
+                        places.extend(objects.map(place_of));
+                    }
                     // A stray file, or a directory nobody may read: damage of its own, not of the rest.
                     Err(_) => places.push(PointPlace { object: format!("points/{vm}"), ids: None }),
                 }
@@ -117,9 +113,8 @@ impl LocalDir {
             for shard in names(&self.root.join("packs"))? {
                 let shard = self.root.join("packs").join(shard);
                 for name in names(&shard)? {
-                    let id = name.strip_suffix(".pack").filter(|hex| hex.len() == 16);
-                    if let Some(id) = id.and_then(|hex| u64::from_str_radix(hex, 16).ok()) {
-                        packs.push((fs::metadata(shard.join(&name))?.modified()?, PackId(id)));
+                    if let Some(id) = pack_of(&name) {
+                        packs.push((fs::metadata(shard.join(&name))?.modified()?, id));
                     }
                 }
             }
@@ -129,15 +124,11 @@ impl LocalDir {
         list().map_err(|error| RepoError::io("list the packs", error))
     }
 
-    pub(crate) fn len(&self, object: &str) -> Result<u64, RepoError> {
+    pub(crate) fn read_end(&self, object: &str, len: u64) -> Result<(Vec<u8>, u64), RepoError> {
         let meta = fs::metadata(self.root.join(object));
-        meta.map(|meta| meta.len()).map_err(|error| RepoError::referenced(object, error))
+        let size = meta.map_err(|error| RepoError::referenced(object, error))?.len();
+        Ok((self.read_range(object, size.saturating_sub(len)..size)?, size))
     }
-}
-
-fn place(vm: &str, name: &str) -> PointPlace {
-    let point = name.strip_suffix(".json").and_then(|point| point.parse().ok());
-    PointPlace { object: format!("points/{vm}/{name}"), ids: vm.parse().ok().zip(point) }
 }
 
 /// What is in a directory, sorted; names that are no UTF-8 are none of ours.

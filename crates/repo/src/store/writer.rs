@@ -1,146 +1,69 @@
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
-
-use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, Flock, FlockArg, RenameFlags, renameat2};
-
+use super::Store;
+use super::local_writer::{LocalObject, LocalWriter};
+use super::s3::{S3Object, S3Writer};
 use crate::RepoError;
-use crate::id::random;
 use crate::map::build::MapSink;
 
-/// The right to write to a local repository: at most one holds it, in whatever process. Readers need
-/// none. Dropping it, or dying, gives it back.
-///
-/// # Crash
-///
-/// An object is made in this order, so that it is whole under its name or not there at all:
-///
-/// 1. create it in `tmp/`     crash here: the next writer deletes it
-/// 2. write and sync it       crash here: the same
-/// 3. rename, not replacing   crash here: there or not, but never in part
-/// 4. sync the directory      crash after: there
-pub(crate) struct Writer {
-    root: PathBuf,
-    _lock: Flock<File>,
+/// The right to write to a repository.
+pub(crate) enum Writer {
+    Local(LocalWriter),
+    S3(S3Writer),
 }
 
 impl Writer {
-    /// Takes the lock and deletes what a killed writer left in `tmp/`.
-    pub(crate) fn lock(root: &Path) -> Result<Self, RepoError> {
-        let unavailable = |e| RepoError::io("lock the repository for writing", e);
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(root.join("lock"))
-            .map_err(unavailable)?;
-        let lock =
-            Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(
-                |(_, errno)| match errno {
-                    Errno::EWOULDBLOCK => RepoError::Unavailable {
-                        what: "write to the repository".into(),
-                        source: anyhow::anyhow!("another ingest is writing to it"),
-                    },
-                    other => unavailable(other.into()),
-                },
-            )?;
-        let writer = Self { root: root.to_owned(), _lock: lock };
-        writer.empty_tmp().map_err(|e| RepoError::io("empty tmp/ of the repository", e))?;
-        Ok(writer)
+    /// Takes what it needs to write, and takes away what writers before it left unfinished.
+    pub(crate) fn begin(store: &Store) -> Result<Self, RepoError> {
+        Ok(match store {
+            Store::Local(dir) => Self::Local(LocalWriter::lock(dir.root())?),
+            Store::S3(bucket) => Self::S3(S3Writer::begin(bucket)?),
+        })
     }
 
-    fn empty_tmp(&self) -> io::Result<()> {
-        for entry in fs::read_dir(self.root.join("tmp"))? {
-            fs::remove_file(entry?.path())?;
-        }
-        Ok(())
-    }
-
-    /// A new object in `tmp/`, gone again when dropped unless it is published.
-    pub(crate) fn create(&self) -> Result<NewObject, RepoError> {
-        let path = self.root.join("tmp").join(hex::encode(random::<8>()?));
-        let file = OpenOptions::new().create_new(true).write(true).mode(0o644).open(&path);
-        let file = file.map_err(|e| RepoError::io("create an object", e))?;
-        Ok(NewObject { root: self.root.clone(), path, file, published: false })
+    /// A new object, which nobody sees before it is published and which is gone when it is dropped before.
+    pub(crate) fn create(&self, object: String) -> Result<NewObject, RepoError> {
+        Ok(match self {
+            Self::Local(writer) => NewObject::Local(writer.create(object)?),
+            Self::S3(writer) => NewObject::S3(writer.create(object)),
+        })
     }
 
     /// Writes a small object whole.
     pub(crate) fn put(&self, object: &str, bytes: &[u8]) -> Result<(), RepoError> {
-        let mut new = self.create()?;
+        let mut new = self.create(object.to_owned())?;
         new.append(bytes)?;
-        new.publish(object)
+        new.publish()
     }
 
     /// Takes back an object that nothing refers to yet.
     pub(crate) fn remove(&self, object: &str) -> Result<(), RepoError> {
-        fs::remove_file(self.root.join(object))
-            .map_err(|e| RepoError::io(format!("remove {object}"), e))
+        match self {
+            Self::Local(writer) => writer.remove(object),
+            Self::S3(writer) => writer.remove(object),
+        }
     }
 }
 
 /// An object that is being written; it has no name yet.
-pub(crate) struct NewObject {
-    root: PathBuf,
-    path: PathBuf,
-    file: File,
-    published: bool,
+pub(crate) enum NewObject {
+    Local(LocalObject),
+    S3(S3Object),
 }
 
 impl NewObject {
-    /// Syncs it and gives it its name, which must be new.
-    pub(crate) fn publish(mut self, object: &str) -> Result<(), RepoError> {
-        let target = self.root.join(object);
-        let publish = || {
-            self.file.sync_all()?;
-            let parent = target.parent().unwrap_or(&self.root);
-            create_dir_durably(parent)?;
-            rename_new(&self.path, &target)?;
-            sync_dir(parent)
-        };
-        publish().map_err(|e| RepoError::io(format!("write {object}"), e))?;
-        self.published = true;
-        Ok(())
+    /// Makes it durable and gives it its name, which must be new.
+    pub(crate) fn publish(self) -> Result<(), RepoError> {
+        match self {
+            Self::Local(object) => object.publish(),
+            Self::S3(object) => object.publish(),
+        }
     }
 }
 
 impl MapSink for NewObject {
     fn append(&mut self, bytes: &[u8]) -> Result<(), RepoError> {
-        self.file.write_all(bytes).map_err(|e| RepoError::io("write an object", e))
-    }
-}
-
-impl Drop for NewObject {
-    fn drop(&mut self) {
-        if !self.published {
-            // If this fails the next writer deletes it.
-            let _ = fs::remove_file(&self.path);
+        match self {
+            Self::Local(object) => object.append(bytes),
+            Self::S3(object) => object.append(bytes),
         }
     }
-}
-
-/// Renames without replacing. File systems that cannot (some network ones) get a hard link, which
-/// does not replace either.
-fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
-    match renameat2(AT_FDCWD, from, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE) {
-        Err(Errno::EINVAL | Errno::ENOSYS) => {
-            fs::hard_link(from, to)?;
-            fs::remove_file(from)
-        }
-        other => other.map_err(io::Error::from),
-    }
-}
-
-fn create_dir_durably(dir: &Path) -> io::Result<()> {
-    match fs::create_dir(dir) {
-        Ok(()) => dir.parent().map_or(Ok(()), sync_dir),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(error),
-    }
-}
-
-pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
 }

@@ -109,5 +109,10 @@ pub(crate) fn files(dir: &Path) -> Vec<PathBuf> {
 }
 
 pub(crate) fn packs(repository: &Repository) -> Vec<PathBuf> {
-    files(&repository.path().join("packs"))
+    files(&path(repository).join("packs"))
+}
+
+/// The directory of a repository.
+pub(crate) fn path(repository: &Repository) -> &Path {
+    repository.location().path().unwrap()
 }
