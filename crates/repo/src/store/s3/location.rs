@@ -3,6 +3,7 @@ use std::str::FromStr;
 
 use aws_config::BehaviorVersion;
 use aws_config::profile::ProfileFileCredentialsProvider;
+use aws_config::provider_config::ProviderConfig;
 use aws_runtime::env_config::file::{EnvConfigFileKind, EnvConfigFiles};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
@@ -112,8 +113,9 @@ impl S3Location {
 
     /// A client of the store. Retries, deadlines and checks are ours: see `request.rs`.
     pub(super) async fn client(&self) -> Result<Client, RepoError> {
+        let http = self.http_client()?;
         let ambient = aws_config::defaults(BehaviorVersion::latest())
-            .http_client(self.http_client()?)
+            .http_client(http.clone())
             .retry_config(RetryConfig::disabled())
             .timeout_config(TimeoutConfig::builder().connect_timeout(CONNECT_WITHIN).build())
             // A slow body is our deadline's business.
@@ -130,13 +132,17 @@ impl S3Location {
                     .with_file(EnvConfigFileKind::Credentials, path)
                     .build();
                 let provider = ProfileFileCredentialsProvider::builder()
+                    // For profiles that assume a role.
+                    .configure(&ProviderConfig::without_region().with_http_client(http))
                     .profile_files(files)
                     .profile_name(profile.as_deref().unwrap_or("default"));
                 ambient.credentials_provider(provider.build())
             }
         };
-        let ambient = match &self.region {
-            Some(region) => ambient.region(Region::new(region.clone())),
+        // With an endpoint, where nobody says the region need not be asked of a machine at Amazon's.
+        let region = self.region.as_deref().or(self.endpoint.as_ref().map(|_| DEFAULT_REGION));
+        let ambient = match region {
+            Some(region) => ambient.region(Region::new(region.to_owned())),
             None => ambient,
         };
         let ambient = match &self.endpoint {
