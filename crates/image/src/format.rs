@@ -23,7 +23,7 @@ const FOREIGN: [(usize, &[u8], &str); 10] = [
 ];
 
 /// Names of what is never raw.
-const CLAIMS: [&str; 4] = [".vmdk", ".qcow2", ".vhd", ".vhdx"];
+const CLAIMS: [&str; 6] = [".vmdk", ".qcow2", ".vhd", ".vhdx", ".avhd", ".avhdx"];
 
 pub(crate) const QCOW_MAGIC: &[u8; 4] = b"QFI\xfb";
 

@@ -3,6 +3,7 @@ use std::path::Path;
 
 use crate::folder::{Folder, SourceFile};
 use crate::qcow2::Qcow2;
+use crate::runs::Runs;
 use crate::vhd::Vhd;
 use crate::vhdx::Vhdx;
 use crate::vmdk::Vmdk;
@@ -24,9 +25,9 @@ pub enum Format {
     VmdkStreamOptimized,
     /// QEMU's, version 2 or 3.
     Qcow2,
-    /// Microsoft's of Virtual PC and Azure, fixed or dynamic.
+    /// Microsoft's of Virtual PC and Azure: fixed, dynamic or differencing.
     Vhd,
-    /// Microsoft's of Hyper-V, fixed or dynamic.
+    /// Microsoft's of Hyper-V: fixed, dynamic or differencing.
     Vhdx,
 }
 
@@ -85,8 +86,8 @@ impl Image {
                 Content::Vmdk(Vmdk::open(folder, name, file, format)?)
             }
             Format::Qcow2 => Content::Qcow2(Box::new(Qcow2::open(folder, name, file)?)),
-            Format::Vhd => Content::Vhd(Vhd::open(file)?),
-            Format::Vhdx => Content::Vhdx(Vhdx::open(file)?),
+            Format::Vhd => Content::Vhd(Vhd::open(folder, name, file)?),
+            Format::Vhdx => Content::Vhdx(Vhdx::open(folder, name, file)?),
         };
         Self::checked(format, content, name)
     }

@@ -9,8 +9,9 @@
 //!                 ├─ vmdk         descriptor ─► extents: flat file | sparse file | zero
 //!                 │                 sparse: header ─► grain directory ─► grain table ─► grain,
 //!                 │                         else the parent VMDK
-//!                 ├─ vhd          footer ─► header ─► block table ─► sector bitmap ─► block
-//!                 ├─ vhdx         header ─► regions ─► block table ─► block
+//!                 ├─ vhd          footer ─► header ─► block table ─► sector bitmap ─► block, else the parent VHD
+//!                 ├─ vhdx         header ─► log, over the file ─► regions ─► block table ─► sector bitmap ─► block,
+//!                 │                         else the parent VHDX
 //!                 └─ qcow2        header ─► L1 ─► L2 ─► cluster, else the backing image
 //! Folder        a directory, or a tar file whose members are read where they lie
 //! Vmx           lines of a .vmx, changed in place, and the disks they attach; made from an OVF descriptor
@@ -22,6 +23,8 @@
 //!    behind it, a compressed grain or cluster that is too short or fails its checksum.
 //! 2. No file outside the image's directory is opened, by whatever name or link.
 //! 3. What cannot be read correctly is refused when it is opened, with what to do about it.
+//! 4. A disk over another is read only over the one that it was made over: by its content's id where the format has one
+//!    (VMDK, VHDX), else by the disk's (VHD). qcow2 has neither.
 //!
 //! # Locking
 //!
@@ -35,9 +38,11 @@
 //!
 //! Disks up to 64 TiB. Of tables only the first level is held: at most 16 MiB (a grain directory) or
 //! 32 MiB (an L1 table, an SEsparse directory) for each file of a chain, checked against the file's length before memory is taken. A read takes one grain
-//! or cluster of scratch, at most 2 MiB each way. 512 extents, 32 deltas, 8 backing images, 1 MiB of text
-//! (4 MiB of OVF), 1024 members of a tar file.
+//! or cluster of scratch, at most 2 MiB each way. 512 extents, 32 deltas, 64 parents of a VHD or VHDX, 8 backing images,
+//! 1 MiB of text (4 MiB of OVF), 1024 members of a tar file. A VHDX's log of 32 MiB, and that much for one entry of it while the
+//! file is opened. `tests/memory.rs` opens disks of 62 TiB that files of 1 to 4 MiB describe.
 
+mod chain;
 mod endian;
 mod error;
 mod folder;

@@ -1,47 +1,32 @@
 //! Damaged and hostile images: no panic, no memory beyond the named bounds, no endless work.
 //!
-//! The allocator counts, which needs `unsafe`; nothing else here does.
+//! The allocator counts, which needs `unsafe`.
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test ends it as the test itself would")]
 #![allow(unsafe_code)]
 
+#[path = "support/counting.rs"]
+mod counting;
 #[path = "support/deltas.rs"]
 mod deltas;
+#[path = "support/hyperv.rs"]
+mod hyperv;
 #[path = "support/images.rs"]
 mod support;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use counting::peak_of;
 use proptest::prelude::*;
 use rekindle_image::open_image;
 use support::{FORMATS, MIB, convert, reseal, write_raw};
 
-struct Counting;
-
-static NOW: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: every call is handed on to the system's allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let now = NOW.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
-        PEAK.fetch_max(now, Ordering::Relaxed);
-        // SAFETY: the caller's contract is the system allocator's.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        NOW.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller's contract is the system allocator's.
-        unsafe { System.dealloc(at, layout) }
-    }
+/// Memory is counted of all threads, so that cases of different tests take turns.
+fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// A small image of each format and the files it has.
 fn samples() -> &'static Vec<(String, Vec<u8>)> {
@@ -135,6 +120,7 @@ proptest! {
         changes in prop::collection::vec(change(), 1..5),
         resealed: bool,
     ) {
+        let _turn = turn();
         let (name, good) = &samples()[sample];
         let mut bytes = good.clone();
         changes.iter().for_each(|change| apply(&mut bytes, change));
@@ -146,10 +132,7 @@ proptest! {
         std::fs::write(&path, &bytes).unwrap();
         drop(bytes);
         let started = Instant::now();
-        let before = NOW.load(Ordering::Relaxed);
-        PEAK.store(before, Ordering::Relaxed);
-        exercise(&path, dir.path());
-        let peak = PEAK.load(Ordering::Relaxed) - before;
+        let ((), peak) = peak_of(|| exercise(&path, dir.path()));
         // Tables lie within the file, so a small file cannot cost more than it and a little scratch.
         prop_assert!(peak < 16 << 20, "{peak} bytes for a file of {}", good.len());
         prop_assert!(started.elapsed() < Duration::from_secs(10));
@@ -165,6 +148,7 @@ proptest! {
         se_sparse: bool,
         changes in prop::collection::vec(change(), 1..5),
     ) {
+        let _turn = turn();
         let kind = if se_sparse { "SESPARSE" } else { "VMFSSPARSE" };
         let dir = tempfile::TempDir::new().unwrap();
         deltas::write_delta(dir.path(), "d.vmdk", kind, 1, 2 * MIB, ("d.vmdk", "ffffffff"));
@@ -177,4 +161,101 @@ proptest! {
         exercise(&dir.path().join("d.vmdk"), dir.path());
         prop_assert!(started.elapsed() < Duration::from_secs(10));
     }
+}
+
+/// A VHD, a VHDX and a child of each; and a VHDX with a log to replay.
+fn children() -> &'static [(String, Vec<u8>)] {
+    static CHILDREN: OnceLock<Vec<(String, Vec<u8>)>> = OnceLock::new();
+    CHILDREN.get_or_init(|| {
+        let base =
+            |end: &str| samples().iter().find(|(name, _)| name.ends_with(end)).unwrap().1.clone();
+        let (vhd, vhdx) = (base("disk.vhd"), base("disk.vhdx"));
+        let parent = |id, relative| hyperv::Parent { id, relative, absolute: "" };
+        let child = hyperv::VhdxChild {
+            layer: 1,
+            size: 3 * MIB,
+            sector: 512,
+            blocks: 0..3,
+            parent: parent(hyperv::vhdx_id(&vhdx), "base.vhdx"),
+        };
+        let mut dirty = vhdx.clone();
+        let (_, table) = hyperv::log_and_table(&vhdx);
+        let at = table.start as u64;
+        let changes = vec![
+            hyperv::Change::Zeros { at, len: 8192 },
+            hyperv::Change::Sector { at, bytes: vhdx[table][..4096].to_vec() },
+        ];
+        let len = vhdx.len() as u64;
+        let (id, flushed, last) = ([9; 16], len, len);
+        let entry = hyperv::Entry { sequence: 3, tail: 0, id, flushed, last, changes };
+        hyperv::set_log(&mut dirty, id, &[(0, entry.encode())]);
+        vec![
+            (
+                "child.vhd".into(),
+                hyperv::vhd_child(1, 3 * MIB, &parent(hyperv::vhd_id(&vhd), "base.vhd")),
+            ),
+            ("child.vhdx".into(), hyperv::vhdx_child(&child)),
+            ("dirty.vhdx".into(), dirty),
+            ("base.vhd".into(), vhd),
+            ("base.vhdx".into(), vhdx),
+        ]
+    })
+}
+
+/// A change of what [`change`] leaves out: a locator, bitmaps, a log.
+fn change_of_child() -> impl Strategy<Value = Change> {
+    let places = [64 << 10, 1 << 20, 2 << 20, 3 << 20, (3 << 20) + 65_536, 4 << 20, 512, 1024];
+    let near = (prop::sample::select(places.to_vec()), 0usize..600, any::<u64>());
+    prop_oneof![
+        2 => near.prop_map(|(from, at, value)| Change::Word { at: from + at, value: value >> (value % 64) }),
+        1 => change(),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(600))]
+
+    /// The same for what has a parent, or a log: sealed, so that what is behind the checksums is looked at.
+    #[test]
+    fn no_child_and_no_log_panics_or_hangs(
+        sample in 0usize..3,
+        changes in prop::collection::vec(change_of_child(), 1..5),
+        sealed: bool,
+    ) {
+        let _turn = turn();
+        let dir = tempfile::TempDir::new().unwrap();
+        for (name, bytes) in &children()[3..] {
+            std::fs::write(dir.path().join(name), bytes).unwrap();
+        }
+        let (name, good) = &children()[sample];
+        let mut bytes = good.clone();
+        changes.iter().for_each(|change| apply(&mut bytes, change));
+        if sealed {
+            reseal(&mut bytes);
+            reseal_log(&mut bytes);
+        }
+        let path = dir.path().join(name);
+        std::fs::write(&path, &bytes).unwrap();
+        drop(bytes);
+        let started = Instant::now();
+        let ((), peak) = peak_of(|| exercise(&path, dir.path()));
+        prop_assert!(peak < 16 << 20, "{peak} bytes");
+        prop_assert!(started.elapsed() < Duration::from_secs(10));
+    }
+}
+
+/// Makes the checksum of a log's first entry right again.
+fn reseal_log(bytes: &mut [u8]) {
+    let Some(head) = bytes.get(1 << 20..(1 << 20) + 16) else { return };
+    let len = u32::from_le_bytes([head[8], head[9], head[10], head[11]]) as usize;
+    if !head.starts_with(b"loge") {
+        return;
+    }
+    let Some(entry) = bytes.get_mut(1 << 20..(1 << 20) + len).filter(|entry| entry.len() > 8)
+    else {
+        return;
+    };
+    entry[4..8].fill(0);
+    let sum = crc32c::crc32c(entry);
+    entry[4..8].copy_from_slice(&sum.to_le_bytes());
 }

@@ -18,13 +18,13 @@ pub(super) const FOOTER_BYTES: usize = 512;
 pub(super) struct Footer {
     pub(super) size: u64,
     pub(super) kind: Kind,
-    id: [u8; 16],
+    pub(super) id: [u8; 16],
 }
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Fixed,
-    Dynamic { header: u64 },
+    Dynamic { header: u64, has_parent: bool },
 }
 
 impl Footer {
@@ -40,18 +40,12 @@ impl Footer {
         if !is_footer(&bytes) {
             return Err(file.corrupt(format!("no footer at {at}: it was cut short or damaged")));
         }
-        let unsupported = |what: &str| Err(ImageError::unsupported(file.name(), what));
         if be32(&bytes, 12) >> 16 != 1 {
-            return unsupported("it is a VHD of another version");
+            return Err(ImageError::unsupported(file.name(), "it is a VHD of another version"));
         }
         let kind = match be32(&bytes, 60) {
             2 => Kind::Fixed,
-            3 => Kind::Dynamic { header: be64(&bytes, 16) },
-            4 => {
-                return unsupported(
-                    "it is a differencing disk; merge it into its parent, or convert it",
-                );
-            }
+            kind @ (3 | 4) => Kind::Dynamic { header: be64(&bytes, 16), has_parent: kind == 4 },
             other => return Err(file.corrupt(format!("a VHD of type {other}"))),
         };
         let id = bytes[68..].first_chunk().copied().unwrap_or_default();

@@ -1,9 +1,9 @@
 use std::ops::Range;
 
+use super::replayed::Replayed;
 use super::{header, within};
 use crate::ImageError;
 use crate::endian::{le32, le64};
-use crate::folder::SourceFile;
 
 const TABLES: [u64; 2] = [192 << 10, 256 << 10];
 const TABLE_BYTES: usize = 64 << 10;
@@ -23,37 +23,38 @@ impl Regions {
     /// ```text
     /// 0 "regi" | 4 CRC-32C 4 | 8 entries 4 | 16 entry: id 16, offset 8, length 4, required 4
     /// ```
-    pub(super) fn read(file: &SourceFile) -> Result<Self, ImageError> {
+    pub(super) fn read(file: &Replayed) -> Result<Self, ImageError> {
         for at in TABLES {
             let bytes = file.read_vec(at, TABLE_BYTES)?;
             if header::is_whole(&bytes, b"regi") {
                 return Self::parse(file, &bytes);
             }
         }
-        Err(file.corrupt("both of its region tables are damaged".into()))
+        Err(file.file().corrupt("both of its region tables are damaged".into()))
     }
 
-    fn parse(file: &SourceFile, bytes: &[u8]) -> Result<Self, ImageError> {
+    fn parse(file: &Replayed, bytes: &[u8]) -> Result<Self, ImageError> {
         let count = le32(bytes, 8);
         if count > MAX_ENTRIES {
-            return Err(file.corrupt(format!("{count} regions")));
+            return Err(file.file().corrupt(format!("{count} regions")));
         }
         let (mut table, mut metadata) = (None, None);
         for entry in bytes[16..].as_chunks::<32>().0.iter().take(count as usize) {
-            let place = || within(file, le64(entry, 16), u64::from(le32(entry, 24)));
+            let place =
+                || within(file.file(), le64(entry, 16), u64::from(le32(entry, 24)), file.len());
             match guid(entry).as_str() {
                 BLOCK_TABLE => table = Some(place()?),
                 METADATA => metadata = Some(place()?),
                 other if le32(entry, 28) & 1 != 0 => {
                     let what = format!("it needs the region {other}, which is not known");
-                    return Err(ImageError::unsupported(file.name(), what));
+                    return Err(ImageError::unsupported(file.file().name(), what));
                 }
                 _ => {}
             }
         }
         match (table, metadata) {
             (Some(table), Some(metadata)) => Ok(Self { table, metadata }),
-            _ => Err(file.corrupt("it has no block table or no metadata".into())),
+            _ => Err(file.file().corrupt("it has no block table or no metadata".into())),
         }
     }
 }

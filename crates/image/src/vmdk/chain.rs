@@ -1,43 +1,30 @@
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::Vmdk;
 use super::descriptor::{Descriptor, MAX_EXTENTS};
 use crate::folder::{Folder, SourceFile};
-use crate::{Format, ImageError, format};
+use crate::{Format, ImageError, chain, format};
 
 /// Deltas over one disk: ESXi's own limit.
 const MAX_DELTAS: usize = 32;
 
-/// The disks opened on the way down from the one that was asked for. It bounds them, their files, and ends a
-/// chain that leads back to itself.
+/// The disks opened on the way down from the one that was asked for, and their files.
 pub(super) struct Chain<'a> {
-    folder: &'a Folder,
-    names: Vec<PathBuf>,
+    disks: chain::Chain<'a>,
     extents: usize,
 }
 
 impl<'a> Chain<'a> {
     pub(super) fn new(folder: &'a Folder) -> Self {
-        Self { folder, names: Vec::new(), extents: 0 }
+        Self { disks: chain::Chain::new(folder, MAX_DELTAS), extents: 0 }
     }
 
     pub(super) fn folder(&self) -> &'a Folder {
-        self.folder
+        self.disks.folder()
     }
 
     pub(super) fn enter(&mut self, name: &Path) -> Result<(), ImageError> {
-        let file = name.display().to_string();
-        // Two names of one file go round until the depth ends them.
-        let name: PathBuf = name.components().collect();
-        if self.names.contains(&name) {
-            return Err(ImageError::unsupported(&file, "its parents go in a circle"));
-        }
-        if self.names.len() > MAX_DELTAS {
-            let what = format!("there are more than {MAX_DELTAS} deltas above it, or a circle");
-            return Err(ImageError::unsupported(&file, what));
-        }
-        self.names.push(name);
-        Ok(())
+        self.disks.enter(name)
     }
 
     /// Each extent is an open file, so all disks of a chain share one bound.
@@ -66,7 +53,7 @@ impl<'a> Chain<'a> {
         // An absolute name is handed on as it is, for the folder to refuse.
         let path = name.parent().unwrap_or(Path::new("")).join(parent.hint);
         self.enter(&path)?;
-        let below = self.folder.open_file(&path)?;
+        let below = self.folder().open_file(&path)?;
         let format = format::detect(&below)?;
         if !matches!(
             format,
