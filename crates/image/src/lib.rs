@@ -61,5 +61,5 @@ mod vmx;
 pub use error::ImageError;
 pub use folder::{Folder, SourceFile};
 pub use image::{Format, Image, MAX_IMAGE_BYTES, open_image};
-pub use ovf::OvfError;
+pub use ovf::{Checksums, OvfError};
 pub use vmx::{Vmx, VmxDisk, VmxError};

@@ -1,11 +1,13 @@
 //! OVF descriptors (DMTF DSP0243, versions 1 and 2) as .vmx configurations.
 
+mod checksums;
 mod hardware;
 mod xml;
 
 use std::collections::HashMap;
 
 use crate::Vmx;
+pub use checksums::Checksums;
 use hardware::Hardware;
 use xml::Element;
 

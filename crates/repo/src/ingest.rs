@@ -6,9 +6,11 @@ mod known;
 mod options;
 mod packs;
 mod source;
+mod verification;
 
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
+use std::thread;
 
 use jiff::Timestamp;
 use parking_lot::RwLock;
@@ -24,6 +26,7 @@ use blocks::Blocks;
 use known::Known;
 use packs::Packs;
 use source::Source;
+use verification::Verification;
 
 /// Ingests `source` as a new recovery point: a `.vmx` or `.ovf` with its disks beside it, an `.ova`, or a
 /// bare disk image.
@@ -68,12 +71,25 @@ impl Run<'_> {
     /// 1. packs and maps, synced    crash here: nobody refers to them; the next ingest reuses the packs
     /// 2. the manifest, synced      crash after: the point is there, and whole
     fn write_point(mut self, packs: &mut Packs<'_>) -> Result<IngestReport, RepoError> {
+        let (package, stop) = (self.source.package.take(), AtomicBool::new(false));
+        thread::scope(|scope| {
+            let verification = Verification::start(scope, package, &stop, self.cancel);
+            self.write_verified(packs, verification)
+        })
+    }
+
+    fn write_verified(
+        mut self,
+        packs: &mut Packs<'_>,
+        mut verification: Verification<'_>,
+    ) -> Result<IngestReport, RepoError> {
         let created_at = self.options.created_at.unwrap_or_else(Timestamp::now);
         let mut disks = Vec::new();
         let mut maps = Vec::new();
         for disk in std::mem::take(&mut self.source.disks) {
             let mut manifest = disk.manifest;
-            if let Err(error) = self.write_disk(&disk.image, &mut manifest, packs, &mut maps) {
+            let written = self.write_disk(&disk.image, &mut manifest, packs, &mut maps);
+            if let Err(error) = written.and_then(|()| verification.check_so_far()) {
                 self.remove_maps(&maps);
                 return Err(error);
             }
@@ -90,8 +106,9 @@ impl Run<'_> {
             tags: self.options.tags.clone(),
         };
         let object = point_object(&point.vm.id, &point.id);
-        let published = packs
+        let published = verification
             .finish()
+            .and_then(|()| packs.finish())
             .and_then(|()| point.encode())
             .and_then(|bytes| self.writer.put(&object, &bytes));
         if let Err(error) = published {

@@ -100,3 +100,48 @@ fn a_package_that_lacks_a_part_is_refused() {
         assert!(error.to_string().contains(why), "{error}");
     }
 }
+
+/// The manifest of a package whose files are as they are now.
+fn write_manifest(dir: &Path) {
+    let out = Command::new("sha256sum")
+        .current_dir(dir)
+        .args(["--tag", "shop.ovf", "one.vmdk", "two.vhd"])
+        .output()
+        .unwrap();
+    assert!(out.status.success());
+    std::fs::write(dir.join("shop.mf"), out.stdout).unwrap();
+}
+
+#[test]
+fn a_package_that_is_not_what_its_manifest_says_is_refused() {
+    let dir = TempDir::new().unwrap();
+    let repository = create(&dir.path().join("repo"));
+    write_package(dir.path());
+    write_manifest(dir.path());
+    let all = ["shop.ovf", "shop.mf", "one.vmdk", "two.vhd"];
+    pack(dir.path(), &all);
+    for name in ["shop.ovf", "shop.ova"] {
+        assert_is_the_shop(
+            &repository,
+            &take_in(&repository, &dir.path().join(name)).unwrap().point,
+        );
+    }
+    // A byte of the disk's data, which the format does not check; and one of the descriptor's comments.
+    for (name, at) in [("two.vhd", 3 * MIB as usize), ("shop.ovf", 14)] {
+        let path = dir.path().join(name);
+        let good = std::fs::read(&path).unwrap();
+        let mut bad = good.clone();
+        bad[at] ^= 1;
+        std::fs::write(&path, bad).unwrap();
+        pack(dir.path(), &all);
+        for source in ["shop.ovf", "shop.ova"] {
+            let error = take_in(&repository, &dir.path().join(source)).unwrap_err();
+            assert!(matches!(error, RepoError::Refused { .. }), "{source}: {error}");
+            let text = error.to_string();
+            assert!(text.contains(name) && text.contains("manifest"), "{source}: {text}");
+        }
+        std::fs::write(&path, good).unwrap();
+    }
+    let maps = std::fs::read_dir(dir.path().join("repo/maps")).unwrap().count();
+    assert_eq!(maps, 4, "maps of the refused are taken back");
+}

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use rekindle_block::BlockHash;
-use rekindle_image::{Folder, Image, ImageError, Vmx};
+use rekindle_image::{Checksums, Folder, Image, ImageError, SourceFile, Vmx};
 
 use super::options::IngestOptions;
 use crate::manifest::{MAX_DISKS, MAX_NVRAM_BYTES};
@@ -18,6 +18,8 @@ pub(super) struct Source {
     pub(super) vmx: String,
     pub(super) nvram: Option<Bytes>,
     pub(super) disks: Vec<SourceDisk>,
+    /// Of an OVF package with a manifest: the files of its disks are yet to be compared.
+    pub(super) package: Option<(Checksums, Vec<SourceFile>)>,
 }
 
 /// An open disk and its manifest so far.
@@ -71,10 +73,20 @@ impl Source {
         Self::from_configuration(folder, vmx, name, options)
     }
 
+    /// What the descriptor's package has a checksum of is compared: what is small at once, disks while they are ingested.
     fn from_ovf(folder: &Folder, name: &Path, options: &IngestOptions) -> Result<Self, RepoError> {
-        let bytes = folder.open_file(name).and_then(|file| file.read_all(MAX_OVF_BYTES));
+        let checksums = Checksums::of_package(folder, name).map_err(refuse)?;
+        let file = folder.open_file(name).map_err(refuse)?;
+        let check =
+            |file: &SourceFile| checksums.as_ref().map_or(Ok(true), |c| c.check(file, || true));
+        let bytes = file.read_all(MAX_OVF_BYTES).and_then(|bytes| check(&file).map(|_| bytes));
         let mut vmx = Vmx::from_ovf(&bytes.map_err(refuse)?)
             .map_err(|error| RepoError::refused(error.to_string()))?;
+        if let Some(nvram) = open_nvram(folder, &vmx).map_err(refuse)?
+            && nvram.len() <= MAX_NVRAM_BYTES
+        {
+            check(&nvram).map_err(refuse)?;
+        }
         if vmx.get("firmware").is_none()
             && let Some(first) = vmx.disks().first()
         {
@@ -82,7 +94,11 @@ impl Source {
             let efi = boots_by_efi(&image).map_err(refuse)?;
             vmx.set("firmware", if efi { "efi" } else { "bios" });
         }
-        Self::from_configuration(folder, vmx, name, options)
+        let disks = vmx.disks();
+        let files = disks.iter().map(|disk| folder.open_file(Path::new(&disk.file_name)));
+        let files: Vec<_> = files.collect::<Result<_, _>>().map_err(refuse)?;
+        let source = Self::from_configuration(folder, vmx, name, options)?;
+        Ok(Self { package: checksums.map(|checksums| (checksums, files)), ..source })
     }
 
     /// An OVA is read where it lies: its disks are ranges of the one file.
@@ -120,7 +136,7 @@ impl Source {
         }
         let stem = name.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let vm = identity(&vmx, options.name.clone(), stem);
-        Ok(Self { vm, nvram: read_nvram(folder, &vmx)?, vmx: vmx.to_text(), disks })
+        Ok(Self { vm, nvram: read_nvram(folder, &vmx)?, vmx: vmx.to_text(), disks, package: None })
     }
 
     fn from_image(
@@ -137,7 +153,7 @@ impl Source {
         let (vmx, key) = minimal_vmx(&vm_name, &file_name, &adapter, efi)?;
         let vm = identity(&vmx, Some(vm_name), stem);
         let disks = vec![SourceDisk::new(image, key, file_name, adapter)?];
-        Ok(Self { vm, vmx: vmx.to_text(), nvram: None, disks })
+        Ok(Self { vm, vmx: vmx.to_text(), nvram: None, disks, package: None })
     }
 
     pub(super) fn size_bytes(&self) -> u64 {
@@ -212,13 +228,17 @@ fn slug(name: &str, max: usize) -> String {
     if out.is_empty() { "disk".into() } else { out.into() }
 }
 
-/// The nvram file that the .vmx names. A VM starts with a fresh one where it is missing.
 fn read_nvram(folder: &Folder, vmx: &Vmx) -> Result<Option<Bytes>, RepoError> {
+    let file = open_nvram(folder, vmx).map_err(refuse)?;
+    file.map(|file| file.read_all(MAX_NVRAM_BYTES).map(Bytes::from)).transpose().map_err(refuse)
+}
+
+/// The nvram file that the .vmx names. A VM starts with a fresh one where it is missing.
+fn open_nvram(folder: &Folder, vmx: &Vmx) -> Result<Option<SourceFile>, ImageError> {
     let Some(name) = vmx.get("nvram").filter(|name| !name.is_empty()) else { return Ok(None) };
-    match folder.open_file(Path::new(name)).and_then(|file| file.read_all(MAX_NVRAM_BYTES)) {
-        Ok(bytes) => Ok(Some(bytes.into())),
+    match folder.open_file(Path::new(name)) {
         Err(ImageError::NotFound { .. }) => Ok(None),
-        Err(error) => Err(refuse(error)),
+        file => file.map(Some),
     }
 }
 
