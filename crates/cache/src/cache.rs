@@ -23,7 +23,9 @@ const BACKGROUND_PAGES: usize = (64 << 20) / PAGE;
 pub enum Priority {
     /// A guest waits for it: goes to RAM and ring, counts as used.
     Guest,
-    /// A boot profile asks ahead: goes to the ring.
+    /// A guest reads in order and will want it: goes to the ring, and to RAM while that has room.
+    Ahead,
+    /// A boot profile asks ahead: the same.
     Profile,
     /// The mover or a check passes by: goes to the ring.
     Scan,
@@ -75,6 +77,12 @@ impl Cache {
         self.ring.read_now(hash, range)
     }
 
+    /// Whether the block is in RAM or in the ring. Does not count as a use, and promises nothing: the
+    /// ring's slot may be bad, or go.
+    pub fn has(&self, hash: &BlockHash) -> bool {
+        self.ram.has(hash) || self.ring.knows(hash)
+    }
+
     /// The block: from RAM, the ring, or one `fetch` shared by all who ask for it meanwhile.
     ///
     /// `plain_len` is the block's length. `fetch` is not polled unless it is the one. An error reaches
@@ -108,6 +116,10 @@ impl Cache {
             }
         };
         if priority != Priority::Guest {
+            let soon = matches!(priority, Priority::Ahead | Priority::Profile);
+            if soon && self.ram.has_room() {
+                self.ram.put(&block);
+            }
             // Waits for the ring's queue: the mover goes no faster than the ring can write.
             self.ring.offer_in_turn(&block).await;
         }
@@ -145,7 +157,9 @@ impl Cache {
     async fn turn(&self, plain_len: u32, priority: Priority) -> Option<OwnedSemaphorePermit> {
         let (pages, most) = match priority {
             Priority::Guest => (&self.guests, GUEST_PAGES),
-            Priority::Profile | Priority::Scan => (&self.background, BACKGROUND_PAGES),
+            Priority::Ahead | Priority::Profile | Priority::Scan => {
+                (&self.background, BACKGROUND_PAGES)
+            }
         };
         let wanted = (plain_len as usize).div_ceil(PAGE).clamp(1, most);
         // Fails only for a closed semaphore, and these are never closed.
@@ -184,6 +198,9 @@ impl Cache {
             Some(block) => Ok(block),
             None => {
                 self.counts.misses.add(1);
+                if priority == Priority::Ahead {
+                    self.counts.ahead.add(1);
+                }
                 fetch.await.map_err(Arc::new)
             }
         };

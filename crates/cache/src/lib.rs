@@ -29,8 +29,8 @@
 //! 3. Min-free wins: the ring takes no byte that would leave less than `min_free_percent` of its file
 //!    system free, and gives segments back when others take the space. `max_bytes` holds likewise.
 //! 4. One fetch for all who wait for a block, and its failure is not remembered.
-//! 5. What [`Priority::Scan`] and [`Priority::Profile`] bring in fills the ring, not RAM, and does
-//!    not count as used. At pruning, used blocks go round again and unused ones go.
+//! 5. What [`Priority::Scan`] brings in fills the ring, not RAM; what [`Priority::Ahead`] and
+//!    [`Priority::Profile`] do pushes nothing out of RAM. None of it counts as used. At pruning, used blocks go round again and unused ones go.
 //! 6. Deleting `root_dir` loses speed and nothing else.
 //!
 //! # Locking

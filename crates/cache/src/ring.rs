@@ -216,7 +216,8 @@ impl Ring {
         answered.await.ok()
     }
 
-    fn knows(&self, hash: &BlockHash) -> bool {
+    /// Whether the block is in the ring or waits to be written to it.
+    pub(crate) fn knows(&self, hash: &BlockHash) -> bool {
         self.shared.index.has(hash) || self.shared.queued.lock().contains_key(hash)
     }
 

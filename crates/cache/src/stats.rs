@@ -23,6 +23,8 @@ pub struct CacheStats {
     pub ring_scanning: bool,
     /// Fetches begun, because a block was in neither.
     pub misses: u64,
+    /// Of these, fetches begun by read-ahead.
+    pub ahead: u64,
     /// Reads that joined a fetch under way instead of beginning one.
     pub joined: u64,
     /// Reads of the ring's disk or of a repository under way.
@@ -67,6 +69,7 @@ pub(crate) struct Counts {
     pub(crate) ring_capacity_now: Count,
     pub(crate) ring_unscanned: Count,
     pub(crate) misses: Count,
+    pub(crate) ahead: Count,
     pub(crate) joined: Count,
     pub(crate) bad_slots: Count,
     pub(crate) pruned_blocks: Count,
@@ -86,6 +89,7 @@ impl Counts {
             ring_capacity_now: self.ring_capacity_now.get(),
             ring_scanning: self.ring_unscanned.get() > 0,
             misses: self.misses.get(),
+            ahead: self.ahead.get(),
             joined: self.joined.get(),
             bad_slots: self.bad_slots.get(),
             pruned_blocks: self.pruned_blocks.get(),

@@ -123,8 +123,17 @@ impl Base {
     pub(crate) async fn warm(&self, idx: BlockIdx, priority: Priority) -> Result<u64, DiskError> {
         match self {
             Self::Point { map, cache } => {
-                let block = block(map, cache, idx, priority).await?;
-                Ok(block.map_or(0, |block| block.bytes().len() as u64))
+                let at = idx.0.saturating_mul(map.block_size().bytes());
+                match map.entry(idx).await.map_err(|e| from_repo(Arc::new(e), at))? {
+                    MapEntry::Zero => Ok(0),
+                    MapEntry::Stored(stored) => {
+                        // What is at hand need not be read to be known as such.
+                        if !cache.has(&stored.hash()) {
+                            block(map, cache, idx, priority).await?;
+                        }
+                        Ok(u64::from(stored.plain_len()))
+                    }
+                }
             }
             Self::Empty { .. } => Ok(0),
             #[cfg(feature = "testing")]

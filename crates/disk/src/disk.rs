@@ -4,6 +4,7 @@ use std::sync::Arc;
 use rekindle_block::{BlockIdx, BlockSize};
 use rekindle_cache::Priority;
 
+use crate::ahead::Ahead;
 use crate::changes::ChangeTracker;
 use crate::gate::WriteHold;
 use crate::grain::Owner;
@@ -24,6 +25,7 @@ pub use read::READ_MAX;
 pub struct Disk {
     overlay: Arc<Overlay>,
     base: Base,
+    ahead: Ahead,
     journal: Arc<Journal>,
     records: Arc<Records>,
 }
@@ -44,7 +46,8 @@ impl Disk {
         journal: Arc<Journal>,
         records: Arc<Records>,
     ) -> Self {
-        Self { overlay, base, journal, records }
+        let ahead = Ahead::new(&base);
+        Self { overlay, base, ahead, journal, records }
     }
 
     /// The disk's name.

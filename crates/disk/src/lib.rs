@@ -43,9 +43,12 @@
 //! # Bounds
 //!
 //! [`DISK_MAX`], [`READ_MAX`], [`DisksConfig::journal_bytes`]; 64 MiB of writes under way
-//! (`journal/queue.rs`), two batches of 6 MiB; per disk 64 KiB, and 512 bytes for each 8 MiB in which
-//! the guest wrote.
+//! (`journal/queue.rs`), two batches of 6 MiB; two windows of at most 8 MiB read ahead for each of 8
+//! streams a disk (`streams.rs`), all of them within the cache's bounds; per disk 64 KiB, and 512 bytes for each 8 MiB in which
+//! the guest wrote. Read-ahead: 8 streams a disk, two windows of 8 MiB each at most (`streams.rs`); the
+//! cache bounds what is under way for all.
 
+mod ahead;
 mod base;
 mod changes;
 mod disk;
@@ -59,6 +62,7 @@ mod journal;
 mod overlay;
 mod records;
 mod segments;
+mod streams;
 
 pub use base::Base;
 #[cfg(feature = "testing")]

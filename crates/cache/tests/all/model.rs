@@ -29,8 +29,12 @@ enum Op {
 }
 
 fn op() -> impl Strategy<Value = Op> {
-    let priority =
-        prop_oneof![Just(Priority::Guest), Just(Priority::Profile), Just(Priority::Scan)];
+    let priority = prop_oneof![
+        Just(Priority::Guest),
+        Just(Priority::Ahead),
+        Just(Priority::Profile),
+        Just(Priority::Scan)
+    ];
     let place = || (any::<usize>(), any::<u64>());
     prop_oneof![
         30 => (0..KEYS, priority).prop_map(|(key, priority)| Op::Get { key, priority }),

@@ -53,6 +53,7 @@ impl Disk {
             }
             at = end;
         }
+        self.ahead.passed(&self.base, &range);
         Some(Ok(out))
     }
 
@@ -69,6 +70,9 @@ impl Disk {
         self.overlay.until_shown(&range).await;
         // After the wait: what it waited for may have been lost instead.
         self.check(&range)?;
+        if priority == Priority::Guest {
+            self.ahead.waits(&self.base, &range);
+        }
         let parts = stream::iter(self.parts(range)).map(|part| self.read_part(part, priority));
         let join = |mut out: Segments, part: Segments| async {
             out.extend(part);
