@@ -9,6 +9,7 @@ mod layers;
 mod limits;
 mod state_dir;
 mod targets;
+mod watchdog;
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -58,6 +59,7 @@ async fn run(config: &Config, token: AdminTokenFile) -> Result<(), Failure> {
     layers.jobs.run();
     let mut console = ConsolePort::open(config, &layers, &token).await?;
     ready(&nfs, &console, &token);
+    let watchdog = watchdog::start(nfs.address);
     let ended = tokio::select! {
         signal = signals.next() => {
             tracing::info!(signal, "stopping");
@@ -67,6 +69,7 @@ async fn run(config: &Config, token: AdminTokenFile) -> Result<(), Failure> {
         ended = &mut console.port.task => Err(ended_early("console", ended)),
     };
     signals.exit_on_another();
+    drop(watchdog);
     // Said for systemd only; without it nobody listens.
     let _ = sd_notify::notify(false, &[NotifyState::Stopping]);
     console.port.stop("console", CONSOLE_STOP).await;
