@@ -28,6 +28,12 @@ pub(crate) enum Command {
         /// Which list.
         what: Topic,
     },
+    /// Write manual pages and shell completions (for the package).
+    #[command(hide = true)]
+    Pages {
+        /// Where they go.
+        dir: PathBuf,
+    },
     /// Show a recovery of a sample VM from start to end (done by scripts/demo).
     Demo,
     /// Make, list and check repositories. Needs no running appliance.

@@ -6,7 +6,8 @@
 //! cli ─┬─ serve/    the daemon: config, wiring, start and stop order
 //!      ├─ local/    repositories and ingest, without a daemon
 //!      ├─ client/   everything else, as calls to a running daemon
-//!      └─ describe  what there is to configure, measure and call
+//!      ├─ describe  what there is to configure, measure and call
+//!      └─ pages     manual pages and completions, for the package
 //! ```
 //!
 //! # Invariants
@@ -25,6 +26,7 @@ mod describe;
 mod exit;
 mod local;
 mod logging;
+mod pages;
 mod serve;
 
 use std::process::ExitCode;
@@ -45,6 +47,7 @@ fn run(command: cli::Command) -> Result<(), exit::Failure> {
         Command::Serve(args) => serve::serve(&args),
         Command::CheckConfig { file } => describe::check_config(&file),
         Command::Describe { what } => describe::describe(what),
+        Command::Pages { dir } => pages::write(&dir),
         Command::Demo => Err(exit::Failure::refused(
             "the demonstration needs a sample VM and QEMU: run scripts/demo of the source tree",
         )),
