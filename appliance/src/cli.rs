@@ -187,6 +187,12 @@ pub(crate) struct DaemonArgs {
     /// The appliance's address.
     #[arg(long, env = "REKINDLE_URL", default_value = "http://127.0.0.1:8480", value_name = "URL")]
     pub(crate) url: String,
+    /// Trust the certificates in this PEM file, and no others.
+    #[arg(long, env = "REKINDLE_CA_FILE", value_name = "FILE", conflicts_with = "fingerprint")]
+    pub(crate) ca_file: Option<PathBuf>,
+    /// Trust the certificate with this SHA-256 fingerprint, and no other.
+    #[arg(long, env = "REKINDLE_FINGERPRINT", value_name = "AA:BB:…")]
+    pub(crate) fingerprint: Option<String>,
     /// The file that holds the token; REKINDLE_TOKEN may hold the token itself.
     #[arg(long, env = "REKINDLE_TOKEN_FILE", value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,

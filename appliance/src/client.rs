@@ -5,6 +5,7 @@ mod http;
 mod job;
 mod recover;
 mod table;
+mod trust;
 
 use rekindle_jobs::JobView;
 use serde::Deserialize;

@@ -7,7 +7,7 @@ mod secrets;
 
 use std::path::{Path, PathBuf};
 
-pub(crate) use file::{Config, RepositoryEntry, TargetEntry, TargetKind};
+pub(crate) use file::{Config, RepositoryEntry, TargetEntry, TargetKind, TlsUse};
 pub(crate) use secrets::{AdminTokenFile, admin_token, read_secret};
 
 use crate::{

@@ -7,7 +7,9 @@ use tracing_subscriber::{EnvFilter, fmt};
 /// The daemon's log on stderr: text on a terminal, else one JSON object per line. RUST_LOG selects;
 /// `info` by default, but for the S3 SDK, which tells the ids of keys at that level.
 pub(crate) fn daemon() {
-    let builder = fmt().with_env_filter(filter("info,aws_config=warn,aws_runtime=warn,aws_smithy_runtime=warn")).with_writer(stderr);
+    let builder = fmt()
+        .with_env_filter(filter("info,aws_config=warn,aws_runtime=warn,aws_smithy_runtime=warn"))
+        .with_writer(stderr);
     if stderr().is_terminal() {
         builder.init();
     } else {

@@ -9,12 +9,13 @@ mod layers;
 mod limits;
 mod state_dir;
 mod targets;
+mod tls;
 mod watchdog;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context, anyhow};
-use rekindle_console::ConsoleDeps;
+use rekindle_console::{ConsoleDeps, Tls};
 use sd_notify::NotifyState;
 use tokio::{
     net::TcpListener,
@@ -57,7 +58,9 @@ async fn run(config: &Config, token: AdminTokenFile) -> Result<(), Failure> {
     let layers = Layers::open(config).await?;
     let mut nfs = NfsPort::open(&layers).await?;
     layers.jobs.run();
-    let mut console = ConsolePort::open(config, &layers, &token).await?;
+    let tls = tls::open(config)?;
+    let watch = tokio::spawn(tls::watch(tls.clone(), signals.hangup()?));
+    let mut console = ConsolePort::open(config, &layers, &token, tls).await?;
     ready(&nfs, &console, &token);
     let watchdog = watchdog::start(nfs.address);
     let ended = tokio::select! {
@@ -72,6 +75,7 @@ async fn run(config: &Config, token: AdminTokenFile) -> Result<(), Failure> {
     drop(watchdog);
     // Said for systemd only; without it nobody listens.
     let _ = sd_notify::notify(false, &[NotifyState::Stopping]);
+    watch.abort();
     console.port.stop("console", CONSOLE_STOP).await;
     layers.jobs.stop().await;
     nfs.port.stop("NFS server", NFS_STOP).await;
@@ -81,7 +85,7 @@ async fn run(config: &Config, token: AdminTokenFile) -> Result<(), Failure> {
 }
 
 fn ready(nfs: &NfsPort, console: &ConsolePort, token: &AdminTokenFile) {
-    let url = format!("http://{}/", console.address);
+    let url = format!("{}://{}/", console.scheme, console.address);
     let token_file = token.path.display();
     tracing::info!(console = %url, token_file = %token_file, nfs = %nfs.address, "ready");
     let status = format!("console {url}, NFS {}", nfs.address);
@@ -154,6 +158,7 @@ impl NfsPort {
 struct ConsolePort {
     port: Port,
     address: SocketAddr,
+    scheme: &'static str,
 }
 
 impl ConsolePort {
@@ -161,12 +166,14 @@ impl ConsolePort {
         config: &Config,
         layers: &Layers,
         token: &AdminTokenFile,
+        tls: Option<Arc<Tls>>,
     ) -> Result<Self, Failure> {
         let listen = config.console.listen;
         let listener = TcpListener::bind(listen).await.map_err(|e| {
             Failure::said(Kind::Refused, format!("cannot listen on console.listen {listen}: {e}"))
         })?;
         let address = listener.local_addr().context("learn the console's address")?;
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let deps = ConsoleDeps {
             jobs: layers.jobs.clone(),
             repositories: layers.repositories.clone(),
@@ -175,11 +182,13 @@ impl ConsolePort {
             nfs: layers.nfs.clone(),
             targets: targets::views(&config.target),
             token: token.token.clone(),
+            tls,
         };
         let port = Port::spawn(|shutdown| async move {
-            Ok(rekindle_console::serve(listener, deps, shutdown).await?)
+            rekindle_console::serve(listener, deps, shutdown).await;
+            Ok(())
         });
-        Ok(Self { port, address })
+        Ok(Self { port, address, scheme })
     }
 }
 
@@ -192,6 +201,11 @@ struct Signals {
 impl Signals {
     fn new() -> std::io::Result<Self> {
         Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
+    }
+
+    /// SIGHUP: read again what can be read again.
+    fn hangup(&self) -> anyhow::Result<Signal> {
+        signal(SignalKind::hangup()).context("listen for SIGHUP")
     }
 
     async fn next(&mut self) -> &'static str {

@@ -28,12 +28,14 @@ const ARROWS: [(&str, &[&str]); 11] = [
 ];
 
 /// Each engine is named in these manifests and no other.
-const ENGINES: [(&str, &[&str]); 9] = [
+const ENGINES: [(&str, &[&str]); 11] = [
     ("rocksdb", &["rekindle-state"]),
     ("moka", &["rekindle-cache"]),
     ("nfsserve", &["rekindle-nfs"]),
     ("aws-sdk-s3", &["rekindle-repo"]),
     ("axum", &["rekindle-console"]),
+    ("hyper", &["rekindle-console"]),
+    ("rcgen", &["rekindle-console"]),
     ("prometheus-client", &["rekindle-console"]),
     // OVF descriptors, and SOAP.
     ("quick-xml", &["rekindle-image", "rekindle-vsphere"]),

@@ -55,7 +55,7 @@ fn a_bad_configuration_is_refused() {
     refused(&["check-config", "/nowhere/rekindle.toml"], 4, "/nowhere/rekindle.toml");
     let absent = file(dir.path(), "absent.toml", "[[repository]]\nname='a'\npath='/nowhere/a'\n");
     refused(&["check-config", &absent], 3, "rekindle repo add /nowhere/a");
-    let wide = file(dir.path(), "wide.toml", "[console]\nlisten = '0.0.0.0:1'\n");
+    let wide = file(dir.path(), "wide.toml", "[console]\nlisten = '0.0.0.0:1'\ntls = 'off'\n");
     refused(&["check-config", &wide], 3, "plain_http_beyond_loopback");
 }
 
@@ -124,6 +124,10 @@ fn an_appliance_that_does_not_answer_is_said_so() {
     refused(&["points", "--url", &url], 6, "--token-file");
     refused(&["points", "--url", &url, "--token-file", "/nowhere/token"], 6, "/nowhere/token");
     refused(&["points", "--url", "ftp://x", "--token-file", &token], 3, "http://HOST:PORT");
+    let pinned = ["points", "--token-file", &token, "--fingerprint", "12:34", "--url", &url];
+    refused(&pinned, 3, "64 hexadecimal digits");
+    let ca = ["points", "--token-file", &token, "--ca-file", &token, "--url", &url];
+    refused(&ca, 3, "no certificate");
 }
 
 #[test]
@@ -135,6 +139,7 @@ fn a_wrong_command_line_is_refused() {
     refused(&["nonsense"], 2, "nonsense");
     refused(&["demo"], 3, "scripts/demo");
     refused(&["audit"], 3, "not in this version");
+    refused(&["points", "--ca-file", "/x", "--fingerprint", "00"], 2, "--fingerprint");
     // The token has no option: it would be seen in the list of processes.
     refused(&["points", "--token", "x"], 2, "--token");
 }

@@ -5,6 +5,7 @@ use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
+use super::trust;
 use crate::{
     cli::DaemonArgs,
     exit::{Failure, Kind},
@@ -36,9 +37,7 @@ impl Daemon {
         if !matches!(base.scheme(), "http" | "https") || base.host().is_none() {
             return Err(bad(&"use http://HOST:PORT or https://HOST:PORT"));
         }
-        // Ours is the only provider, so a second installation is the same one.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let http = reqwest::Client::builder()
+        let http = trust::configure(reqwest::Client::builder(), args)?
             .connect_timeout(CONNECT)
             .redirect(reqwest::redirect::Policy::none())
             .build()
@@ -109,6 +108,10 @@ impl Daemon {
         let url = &self.base;
         let advice = if error.is_timeout() {
             "it takes too long to answer"
+        } else if let Some(why) = trust::refused_certificate(&error) {
+            let text =
+                format!("{url} shows a certificate that is not trusted ({why}): {}", trust::ADVICE);
+            return Failure::said(Kind::Denied, text);
         } else {
             "is it running (`rekindle serve`), and is --url right?"
         };

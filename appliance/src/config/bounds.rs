@@ -2,7 +2,7 @@ use std::{collections::BTreeSet, ops::RangeInclusive, path::Path};
 
 use rekindle_repo::S3Location;
 
-use super::{Config, RepositoryEntry, TargetEntry};
+use super::{Config, RepositoryEntry, TargetEntry, TlsUse};
 
 const MIB: u64 = 1 << 20;
 const TIB: u64 = 1 << 40;
@@ -63,13 +63,27 @@ fn nfs(config: &Config, found: &mut Found) {
 
 fn console(config: &Config, found: &mut Found) {
     let console = &config.console;
-    if !console.listen.ip().is_loopback() && !console.plain_http_beyond_loopback {
+    let leaves = !console.listen.ip().is_loopback();
+    if leaves && !console.speaks_tls() && !console.plain_http_beyond_loopback {
         found.add(format!(
-            "console.listen = \"{}\" would send the admin token in the clear over the network: keep it on \
-             127.0.0.1 behind a TLS proxy or an SSH tunnel, or set \
-             console.plain_http_beyond_loopback = true if the network is trusted",
+            "console.tls = \"off\" with console.listen = \"{}\" would send the admin token in the clear over \
+             the network: leave tls at \"auto\", keep it on 127.0.0.1 behind a TLS proxy or an SSH tunnel, or \
+             set console.plain_http_beyond_loopback = true if the network is trusted",
             console.listen
         ));
+    }
+    if console.key_file.is_some() && console.certificate_file.is_none() {
+        found.add("console.key_file needs console.certificate_file");
+    }
+    if console.certificate_file.is_some() && console.tls == TlsUse::Off {
+        found.add("console.certificate_file and console.tls = \"off\" exclude each other");
+    }
+    for (key, file) in
+        [("certificate_file", &console.certificate_file), ("key_file", &console.key_file)]
+    {
+        if let Some(file) = file {
+            found.absolute(&format!("console.{key}"), file);
+        }
     }
     if let Some(file) = &console.token_file {
         found.absolute("console.token_file", file);
@@ -229,7 +243,11 @@ mod tests {
             ("[cache]\nroot_dir = 'here'", "must be an absolute path"),
             ("[nfs]\nport = 70000", "70000"),
             ("[nfs]\nportmap = 'maybe'", "unknown variant `maybe`"),
-            ("[console]\nlisten = '0.0.0.0:8480'", "plain_http_beyond_loopback"),
+            ("[console]\nlisten = '0.0.0.0:8480'\ntls = 'off'", "plain_http_beyond_loopback"),
+            ("[console]\ntls = 'maybe'", "unknown variant `maybe`"),
+            ("[console]\nkey_file = '/k'", "needs console.certificate_file"),
+            ("[console]\ntls = 'off'\ncertificate_file = '/c'", "exclude each other"),
+            ("[console]\ncertificate_file = 'c'", "must be an absolute path"),
             ("[[repository]]\nname = 'a b'\npath = '/x'", "letters"),
             ("[[repository]]\nname = 'a'", "missing field `path`"),
             (
@@ -246,6 +264,23 @@ mod tests {
         for (text, expected) in cases {
             let found = problem(text);
             assert!(found.contains(expected), "{text}\n{found}");
+        }
+    }
+
+    #[test]
+    fn what_leaves_the_machine_is_encrypted_unless_it_is_said_not_to_be() {
+        let cases = [
+            ("", false),
+            ("tls = 'on'", true),
+            ("listen = '0.0.0.0:1'", true),
+            ("listen = '0.0.0.0:1'\nplain_http_beyond_loopback = true", false),
+            ("listen = '0.0.0.0:1'\nplain_http_beyond_loopback = true\ntls = 'on'", true),
+            ("certificate_file = '/c'", true),
+        ];
+        for (text, encrypted) in cases {
+            let config = parse(&format!("[console]\n{text}")).unwrap();
+            check(&config).unwrap();
+            assert_eq!(config.console.speaks_tls(), encrypted, "{text}");
         }
     }
 

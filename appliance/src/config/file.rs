@@ -124,6 +124,9 @@ impl Default for NfsSection {
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct ConsoleSection {
     pub(crate) listen: SocketAddr,
+    pub(crate) tls: TlsUse,
+    pub(crate) certificate_file: Option<PathBuf>,
+    pub(crate) key_file: Option<PathBuf>,
     pub(crate) plain_http_beyond_loopback: bool,
     pub(crate) token_file: Option<PathBuf>,
     pub(crate) token_credential: Option<String>,
@@ -133,9 +136,38 @@ impl Default for ConsoleSection {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8480)),
+            tls: TlsUse::Auto,
+            certificate_file: None,
+            key_file: None,
             plain_http_beyond_loopback: false,
             token_file: None,
             token_credential: None,
+        }
+    }
+}
+
+/// Whether the console's port speaks TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum TlsUse {
+    /// Where it leaves this machine, or a certificate is configured.
+    Auto,
+    /// Always.
+    On,
+    /// Never.
+    Off,
+}
+
+impl ConsoleSection {
+    /// Whether connections are encrypted.
+    pub(crate) fn speaks_tls(&self) -> bool {
+        match self.tls {
+            TlsUse::On => true,
+            TlsUse::Off => false,
+            TlsUse::Auto => {
+                let leaves = !self.listen.ip().is_loopback() && !self.plain_http_beyond_loopback;
+                leaves || self.certificate_file.is_some()
+            }
         }
     }
 }

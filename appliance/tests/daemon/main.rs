@@ -8,3 +8,4 @@ mod kill;
 mod nfs;
 mod process;
 mod recovery;
+mod tls;

@@ -6,9 +6,12 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::mpsc::{Receiver, channel},
+    sync::{
+        Arc, Mutex,
+        mpsc::{Receiver, channel},
+    },
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -38,6 +41,13 @@ impl Site {
         );
         fs::write(site.config(), config).unwrap();
         site
+    }
+
+    /// Adds a line to the configuration of the console.
+    pub(crate) fn console(&self, line: &str) {
+        let text = fs::read_to_string(self.config()).unwrap();
+        fs::write(self.config(), text.replace("[console]\n", &format!("[console]\n{line}\n")))
+            .unwrap();
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -89,16 +99,36 @@ fn collect(dir: &Path, found: &mut Vec<String>) {
 
 fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rekindle"));
-    for name in ["REKINDLE_TOKEN", "REKINDLE_TOKEN_FILE", "REKINDLE_URL", "RUST_LOG"] {
+    for name in [
+        "REKINDLE_TOKEN",
+        "REKINDLE_TOKEN_FILE",
+        "REKINDLE_URL",
+        "RUST_LOG",
+        "REKINDLE_FINGERPRINT",
+        "REKINDLE_CA_FILE",
+    ] {
         command.env_remove(name);
     }
     command
 }
 
+/// What a daemon has logged so far.
+type Lines = Arc<Mutex<Vec<String>>>;
+
+/// Waits until it is so; a busy machine may take its time.
+pub(crate) fn wait_for(what: &str, so: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !so() {
+        assert!(begun.elapsed() < START, "still waiting for {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// A running daemon. Dropped without `stop` or `kill`, it is killed.
 pub(crate) struct Daemon {
     child: Child,
-    log: Option<JoinHandle<Vec<String>>>,
+    log: Option<JoinHandle<()>>,
+    lines: Lines,
     state: PathBuf,
     pub(crate) url: String,
     pub(crate) nfs: SocketAddr,
@@ -115,14 +145,27 @@ impl Daemon {
             .unwrap();
         let stderr = child.stderr.take().unwrap();
         let (found, ready) = channel();
+        let lines = Lines::default();
+        let kept = Arc::clone(&lines);
         let log = std::thread::spawn(move || {
-            let lines = BufReader::new(stderr).lines().map(Result::unwrap);
-            lines
-                .inspect(|line| ready_line(line).into_iter().for_each(|r| found.send(r).unwrap()))
-                .collect()
+            for line in BufReader::new(stderr).lines().map(Result::unwrap) {
+                ready_line(&line).into_iter().for_each(|r| found.send(r).unwrap());
+                kept.lock().unwrap().push(line);
+            }
         });
         let (url, nfs) = wait_ready(&ready, &mut child);
-        Self { child, log: Some(log), state: site.state(), url, nfs }
+        Self { child, log: Some(log), lines, state: site.state(), url, nfs }
+    }
+
+    /// What `field` was in each line logged so far that has it.
+    pub(crate) fn logged(&self, field: &str) -> Vec<String> {
+        let lines = self.lines.lock().unwrap();
+        let events = lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        events.filter_map(|event| event[field].as_str().map(str::to_owned)).collect()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id().try_into().unwrap()), signal).unwrap();
     }
 
     pub(crate) fn token(&self) -> String {
@@ -163,15 +206,15 @@ impl Daemon {
 
     /// SIGTERM: it must end well, and its log must be clean but for lines with one of `allowed`.
     pub(crate) fn stop(mut self, allowed: &[&str]) {
-        let pid = Pid::from_raw(self.child.id().try_into().unwrap());
-        kill(pid, Signal::SIGTERM).unwrap();
+        self.signal(Signal::SIGTERM);
         let status = self.child.wait().unwrap();
         let log = self.check_log(allowed);
         assert!(status.success(), "{status}\n{}", log.join("\n"));
     }
 
     fn check_log(&mut self, allowed: &[&str]) -> Vec<String> {
-        let log = self.log.take().unwrap().join().unwrap();
+        self.log.take().unwrap().join().unwrap();
+        let log = std::mem::take(&mut *self.lines.lock().unwrap());
         let bad: Vec<_> = log.iter().filter(|line| is_bad(line, allowed)).collect();
         assert!(bad.is_empty(), "unexpected log lines: {bad:#?}");
         log
@@ -184,8 +227,8 @@ impl Drop for Daemon {
             // It has ended already when this fails.
             let _ = self.child.kill();
             let _ = self.child.wait();
-            if let Some(log) = self.log.take().and_then(|log| log.join().ok()) {
-                eprintln!("log of the daemon:\n{}", log.join("\n"));
+            if self.log.take().is_some_and(|log| log.join().is_ok()) {
+                eprintln!("log of the daemon:\n{}", self.lines.lock().unwrap().join("\n"));
             }
         }
     }

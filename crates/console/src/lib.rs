@@ -3,9 +3,9 @@
 //! # Layout
 //!
 //! ```text
-//! listen ─ page::secure ─ deadline ─┬─ /healthz, the page's files, log-in     open
-//!                                   └─ auth::guard ─┬─ /api/v1/…  api/         token or session
-//!                                                   └─ /metrics, /readyz
+//! listen ─ tls ─ page::secure ─ deadline ─┬─ /healthz, the page's files, log-in     open
+//!          └─ plain: go to https          └─ auth::guard ─┬─ /api/v1/…  api/         token or session
+//!                                                         └─ /metrics, /readyz
 //! ```
 //! The shell decides nothing: a call is parsed, handed to `jobs`, `repo`, `cache` or `nfs`, and its
 //! answer is written. `translate` is the one place where their errors become HTTP.
@@ -19,6 +19,8 @@
 //! 3. No token, cookie or password is in a log line, a page or an answer.
 //! 4. Every error is a problem document (RFC 9457) with a stable `code`.
 //! 5. No inline script, no framing, nothing from another origin.
+//! 6. With a certificate nothing is said or taken in the clear but "use https". A certificate that is
+//!    replaced is shown from the next handshake on; a bad one never replaces a good one.
 //!
 //! # Locking
 //!
@@ -26,7 +28,7 @@
 //!
 //! # Crash
 //!
-//! Nothing here is durable. Sessions end with the process.
+//! Sessions end with the process. Our own certificate and its key are one file, whole or not there.
 //!
 //! # Cancellation
 //!
@@ -35,7 +37,7 @@
 //!
 //! # Bounds
 //!
-//! Connections 256, body 64 KiB, a call 30 s, event streams 64, sessions 64, remembered addresses
+//! Connections 256, handshake 10 s, head 32 KiB, 64 lines and 30 s, body 64 KiB, a call 30 s, event streams 64, sessions 64, remembered addresses
 //! of failed log-ins 1024, points in one answer 5000, repository listings at once 2.
 
 mod api;
@@ -43,11 +45,13 @@ mod auth;
 mod listen;
 mod metrics;
 mod page;
+mod plain;
 mod problem;
 mod routes;
+mod tls;
 mod translate;
 
-use std::{collections::BTreeMap, io, sync::Arc, time::Instant};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use rekindle_cache::Cache;
 use rekindle_disk::Disks;
@@ -62,6 +66,7 @@ pub use auth::{AdminToken, TOKEN_MIN_CHARS, WeakToken};
 pub use metrics::describe as describe_metrics;
 pub use problem::Problem;
 pub use routes::{describe as describe_api, openapi};
+pub use tls::{Fingerprint, Tls, TlsError, TlsFiles, make_self_signed};
 
 /// Event streams open at once. Each is a task and about 16 KiB of buffers: 1 MiB in all.
 const STREAMS: usize = 64;
@@ -84,6 +89,8 @@ pub struct ConsoleDeps {
     pub targets: Vec<TargetView>,
     /// What opens the console.
     pub token: AdminToken,
+    /// The certificate; without one the console speaks plain HTTP.
+    pub tls: Option<Arc<Tls>>,
 }
 
 /// A configured target, without its secrets.
@@ -107,6 +114,7 @@ pub(crate) struct Console {
     nfs: NfsServer,
     targets: Vec<TargetView>,
     token: AdminToken,
+    tls: Option<Arc<Tls>>,
     sessions: auth::Sessions,
     attempts: auth::Attempts,
     streams: Arc<Semaphore>,
@@ -125,6 +133,7 @@ impl Console {
             nfs: deps.nfs,
             targets: deps.targets,
             token: deps.token,
+            tls: deps.tls,
             sessions: auth::Sessions::default(),
             attempts: auth::Attempts::default(),
             streams: Arc::new(Semaphore::new(STREAMS)),
@@ -137,15 +146,8 @@ impl Console {
 
 /// Answers on `listener` until `shutdown`; then event streams end, calls under way are answered,
 /// and it returns. The caller bounds how long it waits for that.
-pub async fn serve(
-    listener: TcpListener,
-    deps: ConsoleDeps,
-    shutdown: CancellationToken,
-) -> io::Result<()> {
+pub async fn serve(listener: TcpListener, deps: ConsoleDeps, shutdown: CancellationToken) {
+    let tls = deps.tls.clone();
     let console = Arc::new(Console::new(deps, shutdown.clone()));
-    let service =
-        routes::router(console).into_make_service_with_connect_info::<listen::ClientAddress>();
-    axum::serve(listen::BoundedListener::new(listener), service)
-        .with_graceful_shutdown(shutdown.cancelled_owned())
-        .await
+    listen::serve(listener, routes::router(console), tls, shutdown).await;
 }

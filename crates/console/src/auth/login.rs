@@ -47,7 +47,7 @@ pub(crate) async fn log_in(
     }
     let secret = console.sessions.open(now).map_err(|e| Problem::internal(&e))?;
     tracing::info!(client = %client.0, "console session opened");
-    Ok(with_cookie(&secret, SESSION_AGE.as_secs()))
+    Ok(with_cookie(&console, &secret, SESSION_AGE.as_secs()))
 }
 
 /// `DELETE /api/v1/session`: ends the session of this browser.
@@ -55,7 +55,7 @@ pub(crate) async fn log_out(State(console): State<Arc<Console>>, headers: Header
     if let Some(secret) = session_cookie(&headers) {
         console.sessions.close(secret);
     }
-    with_cookie("", 0)
+    with_cookie(&console, "", 0)
 }
 
 /// `GET /api/v1/session`: answers whoever is logged in.
@@ -63,7 +63,9 @@ pub(crate) async fn session_view() -> Json<SessionView> {
     Json(SessionView { user: "admin", version: env!("CARGO_PKG_VERSION") })
 }
 
-fn with_cookie(secret: &str, seconds: u64) -> Response {
-    let cookie = format!("{COOKIE}={secret}; Path=/; HttpOnly; SameSite=Strict; Max-Age={seconds}");
+fn with_cookie(console: &Console, secret: &str, seconds: u64) -> Response {
+    let secure = if console.tls.is_some() { "; Secure" } else { "" };
+    let cookie =
+        format!("{COOKIE}={secret}; Path=/; HttpOnly; SameSite=Strict; Max-Age={seconds}{secure}");
     (StatusCode::NO_CONTENT, [(header::SET_COOKIE, cookie)]).into_response()
 }
