@@ -78,6 +78,7 @@ mod map;
 mod pack;
 mod repository;
 mod store;
+mod tier;
 
 pub use check::{CheckProgress, CheckReport, CheckScope, Problem, check};
 pub use error::RepoError;
@@ -91,3 +92,6 @@ pub use map::read::DiskMap;
 pub use map::{BlockRef, MapEntry};
 pub use repository::{CreateOptions, DamagedPoint, PointListing, Repository};
 pub use store::{Location, S3Credentials, S3Location, S3Stats};
+pub use tier::{
+    Estimate, MoveReport, Readiness, Retrieval, ThawOptions, Tier, move_point, readiness, thaw,
+};

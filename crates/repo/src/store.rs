@@ -14,7 +14,7 @@ use rekindle_block::Block;
 
 pub(crate) use local::LocalDir;
 pub use location::Location;
-pub(crate) use s3::S3Bucket;
+pub(crate) use s3::{PackState, S3Bucket, Thawed};
 pub use s3::{S3Credentials, S3Location, S3Stats};
 pub(crate) use writer::{NewObject, Writer};
 

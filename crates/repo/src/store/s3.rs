@@ -20,6 +20,7 @@
 //! 64 requests at a time. A reader asks for at most 16 MiB at once and an object being written holds at most 5 parts
 //! of 8 MiB.
 
+mod archive;
 mod breaker;
 mod hedge;
 mod location;
@@ -35,6 +36,7 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
+pub(crate) use archive::{PackState, Thawed};
 pub use location::{S3Credentials, S3Location};
 pub(crate) use write::{S3Object, S3Writer};
 

@@ -5,11 +5,13 @@ use std::time::Instant;
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::types::Object;
 
+use super::archive::tier_of;
 use super::request::{Failure, Patience};
 use super::{Running, S3Bucket};
 use crate::RepoError;
 use crate::id::PackId;
 use crate::store::{PointPlace, pack_of, place_of};
+use crate::tier::Tier;
 
 /// Names in a listing: a million of some 100 bytes.
 const LISTED_MAX: usize = 1_000_000;
@@ -33,6 +35,8 @@ struct Got {
 /// An object of a listing.
 pub(crate) struct Listed {
     pub(crate) object: String,
+    pub(super) len: u64,
+    pub(super) tier: Tier,
     modified_seconds: i64,
 }
 
@@ -277,6 +281,8 @@ impl Listed {
     fn of(object: &Object, cut: usize) -> Option<Self> {
         Some(Self {
             object: object.key()?.get(cut..)?.to_owned(),
+            len: u64::try_from(object.size().unwrap_or_default()).ok()?,
+            tier: tier_of(object.storage_class()),
             modified_seconds: object.last_modified().map_or(0, |time| time.secs()),
         })
     }
@@ -292,7 +298,7 @@ impl Failure {
             Self::Refused(why) => {
                 RepoError::refused(format!("the store does not list {what}: {why}"))
             }
-            Self::Short | Self::Cold | Self::Exists => {
+            Self::Short | Self::Cold | Self::Exists | Self::UnderWay => {
                 RepoError::refused(format!("the store does not list {what}"))
             }
         }

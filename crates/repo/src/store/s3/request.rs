@@ -38,6 +38,8 @@ pub(super) enum Failure {
     Cold,
     /// A condition of the request does not hold: the object exists.
     Exists,
+    /// The same is being done already.
+    UnderWay,
     /// No attempt will do better.
     Refused(String),
 }
@@ -57,6 +59,7 @@ impl Failure {
             Self::Short => RepoError::corrupt(object, "it ends too early"),
             Self::Cold => RepoError::Cold { what: object.to_owned() },
             Self::Exists => RepoError::refused(format!("{object} exists already")),
+            Self::UnderWay => RepoError::refused(format!("{object} is being thawed already")),
             Self::Refused(why) => RepoError::refused(format!("the store refuses {object}: {why}")),
         }
     }
@@ -78,6 +81,7 @@ where
         let again = || Self::Again { slow_down, why: anyhow::anyhow!("{}", said()) };
         match (status, code.as_str()) {
             (_, "InvalidObjectState") => Self::Cold,
+            (_, "RestoreAlreadyInProgress") => Self::UnderWay,
             (_, "NoSuchBucket") => Self::Refused("there is no such bucket".into()),
             (_, "RequestTimeout" | "ConditionalRequestConflict" | "OperationAborted") => again(),
             (Some(404), _) => Self::Missing,

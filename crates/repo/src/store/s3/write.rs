@@ -186,7 +186,7 @@ impl S3Bucket {
     }
 
     /// The work is boxed, as the SDK's futures are large.
-    async fn permitted<T, E>(
+    pub(super) async fn permitted<T, E>(
         &self,
         work: Pin<Box<impl Future<Output = Result<T, E>>>>,
     ) -> Result<T, Failure>
@@ -336,7 +336,7 @@ impl Failure {
             Self::Refused(why) => {
                 RepoError::refused(format!("the store refuses to write {object}: {why}"))
             }
-            Self::Missing | Self::Short | Self::Cold => {
+            Self::Missing | Self::Short | Self::Cold | Self::UnderWay => {
                 RepoError::refused(format!("the store refuses to write {object}"))
             }
         }

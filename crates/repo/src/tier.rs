@@ -1,0 +1,79 @@
+//! Tiers: how soon a recovery point's bytes can be read, and how they get there.
+
+mod moving;
+mod needs;
+mod thaw;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+pub use moving::{MoveReport, move_point};
+pub(crate) use thaw::parse_restore;
+pub use thaw::{Retrieval, ThawOptions, readiness, thaw};
+
+/// Where packs lie, by how soon they can be read. Maps and manifests are always at hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Tier {
+    /// A directory of this machine.
+    Hot,
+    /// S3, read at once.
+    Warm,
+    /// S3 Glacier Flexible Retrieval: thawed in minutes to hours.
+    Glacier,
+    /// S3 Glacier Deep Archive: thawed in half a day to two days.
+    DeepArchive,
+}
+
+impl Tier {
+    /// Whether it must be thawed before it can be read.
+    pub fn is_cold(self) -> bool {
+        matches!(self, Self::Glacier | Self::DeepArchive)
+    }
+
+    /// Its name, as in JSON and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Hot => "hot",
+            Self::Warm => "warm",
+            Self::Glacier => "glacier",
+            Self::DeepArchive => "deep_archive",
+        }
+    }
+}
+
+/// How soon a recovery point can be recovered.
+#[derive(Clone, Debug, Serialize)]
+pub struct Readiness {
+    /// The coldest tier that any of its packs is in.
+    pub tier: Tier,
+    /// Whether all of it can be read now.
+    pub ready: bool,
+    /// Packs that it needs.
+    pub packs: u64,
+    /// Bytes of them.
+    pub pack_bytes: u64,
+    /// Packs that nobody has asked to be thawed.
+    pub frozen: u64,
+    /// Packs that are being thawed.
+    pub thawing: u64,
+    /// Packs in a cold tier that can be read until `thawed_until`.
+    pub thawed: u64,
+    /// Bytes of all packs in a cold tier.
+    pub cold_bytes: u64,
+    /// When the first thawed pack is cold again.
+    pub thawed_until: Option<Timestamp>,
+    /// What to expect of a thaw of what is frozen, for each way there is.
+    pub estimates: Vec<Estimate>,
+}
+
+/// What a thaw takes, as Amazon documents and prices it (us-east-1, without taxes). Other stores differ.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Estimate {
+    /// Which way.
+    pub retrieval: Retrieval,
+    /// After how many seconds it is usually done at the latest.
+    pub seconds: u64,
+    /// US dollars for the retrieval.
+    pub usd: f64,
+}
