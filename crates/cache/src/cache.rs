@@ -1,14 +1,17 @@
 use std::future::Future;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use rekindle_block::{Block, BlockHash};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 use crate::flight::{Boarding, Flights, Seat};
 use crate::ram::Ram;
 use crate::ring::{PAGE, Ring, Space};
+use crate::schedule::{Schedule, Ticket};
 use crate::stats::Counts;
 use crate::{CacheConfig, CacheError, CacheStats};
 
@@ -18,8 +21,8 @@ const GUEST_PAGES: usize = (128 << 20) / PAGE;
 /// The same for profile and scan, so that they never hold up a guest: 64 MiB.
 const BACKGROUND_PAGES: usize = (64 << 20) / PAGE;
 
-/// Who wants a block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Who wants a block. The higher stands first: it reads first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Priority {
     /// A guest waits for it: goes to RAM and ring, counts as used.
     Guest,
@@ -27,8 +30,20 @@ pub enum Priority {
     Ahead,
     /// A boot profile asks ahead: the same.
     Profile,
-    /// The mover or a check passes by: goes to the ring.
+    /// A check passes by: goes to the ring.
     Scan,
+    /// The mover passes by: the same.
+    Mover,
+}
+
+impl Priority {
+    /// All ranks, the highest first.
+    pub const ALL: [Self; 5] = [Self::Guest, Self::Ahead, Self::Profile, Self::Scan, Self::Mover];
+
+    /// Whether it makes way when guests wait too long.
+    pub(crate) fn is_steered(self) -> bool {
+        matches!(self, Self::Scan | Self::Mover)
+    }
 }
 
 /// Blocks at hand, by name. See the crate's page for how.
@@ -37,6 +52,7 @@ pub struct Cache {
     ring: Ring,
     flights: Flights,
     counts: Arc<Counts>,
+    schedule: Arc<Schedule>,
     guests: Arc<Semaphore>,
     background: Arc<Semaphore>,
 }
@@ -60,6 +76,7 @@ impl Cache {
             ring,
             flights: Flights::default(),
             counts,
+            schedule: Schedule::new(),
             guests: Arc::new(Semaphore::new(GUEST_PAGES)),
             background: Arc::new(Semaphore::new(BACKGROUND_PAGES)),
         }))
@@ -101,9 +118,11 @@ impl Cache {
             self.counts.ram_hits.add(1);
             return Ok(block);
         }
-        // Held before boarding, so that nobody joins a flight that waits for its own turn.
-        let turn = self.turn(plain_len, priority).await;
-        let block = match self.board::<E>(*hash).await? {
+        let began = Instant::now();
+        // Held before boarding, so that nobody joins a flight that waits for memory.
+        let pages = self.pages(plain_len, priority).await;
+        let ticket = Ticket::new(priority, plain_len.into());
+        let block = match self.board::<E>(*hash, &ticket).await? {
             Boarded::Landed(block) => {
                 if priority == Priority::Guest {
                     self.keep(&block);
@@ -111,11 +130,13 @@ impl Cache {
                 block
             }
             Boarded::Leading(seat) => {
-                let flight = self.clone().fly(seat, priority, turn, fetch);
+                let flight = self.clone().fly(seat, priority, pages, fetch);
                 finished(tokio::spawn(flight)).await?
             }
         };
-        if priority != Priority::Guest {
+        if priority == Priority::Guest {
+            self.schedule.guest_waited(began.elapsed());
+        } else {
             let soon = matches!(priority, Priority::Ahead | Priority::Profile);
             if soon && self.ram.has_room() {
                 self.ram.put(&block);
@@ -126,9 +147,38 @@ impl Cache {
         Ok(block)
     }
 
+    /// Reads from a repository what is not to be kept, in its turn among all reads.
+    pub async fn pass<T>(
+        &self,
+        bytes: u32,
+        priority: Priority,
+        read: impl Future<Output = T>,
+    ) -> T {
+        let _turn = self.schedule.turn(&Ticket::new(priority, bytes.into())).await;
+        self.counts.passed.add(1);
+        read.await
+    }
+
+    /// Holds all reads of repositories but guests' to so many bytes per second together; 0 for no
+    /// limit. What guests read is taken from it.
+    pub fn limit(&self, bytes_per_second: u64) {
+        self.schedule.limit(bytes_per_second);
+    }
+
+    /// Has scans and movers make way for guests that wait longer than `target` in more than one read
+    /// of 20, and longer than they would alone.
+    pub fn steer_by(&self, target: Duration) {
+        self.schedule.steer_by(target);
+    }
+
     /// What the cache holds and has done.
     pub fn stats(&self) -> CacheStats {
+        let ((p95, allowed), (reading, waiting)) = (self.schedule.steering(), self.schedule.load());
         CacheStats {
+            reads_under_way: reading as u64,
+            reads_waiting: waiting as u64,
+            guest_wait_p95_micros: u64::try_from(p95.as_micros()).unwrap_or(u64::MAX),
+            background_reads_allowed: allowed as u64,
             ram_bytes: self.ram.bytes(),
             ring_blocks: self.ring.blocks(),
             in_flight: self.flights.count() as u64,
@@ -154,10 +204,10 @@ impl Cache {
         self.ring.close().await;
     }
 
-    async fn turn(&self, plain_len: u32, priority: Priority) -> Option<OwnedSemaphorePermit> {
+    async fn pages(&self, plain_len: u32, priority: Priority) -> Option<OwnedSemaphorePermit> {
         let (pages, most) = match priority {
             Priority::Guest => (&self.guests, GUEST_PAGES),
-            Priority::Ahead | Priority::Profile | Priority::Scan => {
+            Priority::Ahead | Priority::Profile | Priority::Scan | Priority::Mover => {
                 (&self.background, BACKGROUND_PAGES)
             }
         };
@@ -166,13 +216,20 @@ impl Cache {
         pages.clone().acquire_many_owned(u32::try_from(wanted).unwrap_or(1)).await.ok()
     }
 
-    async fn board<E: Send + Sync + 'static>(&self, hash: BlockHash) -> Result<Boarded, Arc<E>> {
+    async fn board<E: Send + Sync + 'static>(
+        &self,
+        hash: BlockHash,
+        ticket: &Arc<Ticket>,
+    ) -> Result<Boarded, Arc<E>> {
         loop {
-            let passenger = match self.flights.board(hash) {
+            let passenger = match self.flights.board(hash, ticket) {
                 Boarding::Lead(seat) => return Ok(Boarded::Leading(seat)),
                 Boarding::Join(passenger) => passenger,
             };
             self.counts.joined.add(1);
+            if ticket.is_guests() {
+                self.schedule.hurry(passenger.ticket());
+            }
             match passenger.wait().await {
                 Some(Ok(block)) => return Ok(Boarded::Landed(block)),
                 Some(Err(error)) => {
@@ -191,15 +248,18 @@ impl Cache {
         self: Arc<Self>,
         seat: Seat,
         priority: Priority,
-        _turn: Option<OwnedSemaphorePermit>,
+        _pages: Option<OwnedSemaphorePermit>,
         fetch: impl Future<Output = Result<Block, E>> + Send + 'static,
     ) -> Result<Block, Arc<E>> {
         let result = match self.at_hand(seat.hash(), priority).await {
             Some(block) => Ok(block),
             None => {
+                let _turn = self.schedule.turn(seat.ticket()).await;
                 self.counts.misses.add(1);
-                if priority == Priority::Ahead {
-                    self.counts.ahead.add(1);
+                match priority {
+                    Priority::Ahead => self.counts.ahead.add(1),
+                    Priority::Profile => self.counts.profile.add(1),
+                    Priority::Guest | Priority::Scan | Priority::Mover => {}
                 }
                 fetch.await.map_err(Arc::new)
             }

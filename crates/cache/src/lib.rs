@@ -32,6 +32,8 @@
 //! 5. What [`Priority::Scan`] brings in fills the ring, not RAM; what [`Priority::Ahead`] and
 //!    [`Priority::Profile`] do pushes nothing out of RAM. None of it counts as used. At pruning, used blocks go round again and unused ones go.
 //! 6. Deleting `root_dir` loses speed and nothing else.
+//! 7. Repositories are read in turn (`schedule.rs`): guests, read-ahead, boot profiles, scans, movers. A
+//!    quarter of the places is guests' own; a read that a guest comes to wait for goes with the guests.
 //!
 //! # Locking
 //!
@@ -59,7 +61,9 @@ mod config;
 mod flight;
 mod ram;
 mod ring;
+mod schedule;
 mod stats;
+mod steering;
 
 pub use cache::{Cache, Priority};
 pub use config::{CacheConfig, CacheError};

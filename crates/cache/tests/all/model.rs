@@ -33,7 +33,8 @@ fn op() -> impl Strategy<Value = Op> {
         Just(Priority::Guest),
         Just(Priority::Ahead),
         Just(Priority::Profile),
-        Just(Priority::Scan)
+        Just(Priority::Scan),
+        Just(Priority::Mover)
     ];
     let place = || (any::<usize>(), any::<u64>());
     prop_oneof![
