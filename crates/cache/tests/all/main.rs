@@ -9,6 +9,7 @@ mod kill;
 mod model;
 mod pruning;
 mod restart;
+mod scans;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
