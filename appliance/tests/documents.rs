@@ -46,17 +46,27 @@ fn paragraphs(page: &str) -> Vec<(&str, Vec<&str>)> {
         .collect()
 }
 
-#[test]
-fn each_paragraph_of_the_nfs_page_is_held_by_a_test() {
-    let page = fs::read_to_string(root().join("packaging/docs/NFS.md")).unwrap();
+/// Each of more than `at_least` paragraphs of `page` names a test, and each of those exists.
+fn assert_held(page: &str, at_least: usize) {
+    let text = fs::read_to_string(root().join("packaging/docs").join(page)).unwrap();
     let mut known = BTreeSet::new();
     tests_below(&root().join("crates"), &mut known);
-    let paragraphs = paragraphs(&page);
-    assert!(paragraphs.len() > 25, "{}", paragraphs.len());
+    let paragraphs = paragraphs(&text);
+    assert!(paragraphs.len() > at_least, "{}", paragraphs.len());
     for (text, names) in paragraphs {
         assert!(!names.is_empty(), "no test holds: {text}");
         for name in names {
             assert!(known.contains(name), "there is no test {name}, named for: {text}");
         }
     }
+}
+
+#[test]
+fn each_paragraph_of_the_nfs_page_is_held_by_a_test() {
+    assert_held("NFS.md", 25);
+}
+
+#[test]
+fn each_paragraph_of_the_durability_page_is_held_by_a_test() {
+    assert_held("DURABILITY.md", 14);
 }

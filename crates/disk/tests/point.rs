@@ -10,7 +10,8 @@ use std::sync::atomic::AtomicBool;
 use rekindle_block::{BlockIdx, BlockSize};
 use rekindle_cache::{Cache, CacheConfig};
 use rekindle_disk::{
-    Base, Disk, DiskError, DiskId, Disks, DisksConfig, Priority, concat, pattern_byte,
+    Base, Disk, DiskError, DiskId, Disks, DisksConfig, Faults, FaultyStorage, Priority, concat,
+    pattern_byte,
 };
 use rekindle_repo::{CreateOptions, IngestOptions, IngestProgress, Repository, ingest};
 use rekindle_state::Database;
@@ -145,4 +146,30 @@ async fn damage_in_the_repository_is_an_error_where_it_is() {
     disk.write(0, vec![1; 4096].into()).await.unwrap();
     assert_eq!(read(&disk, 0..4096).await, [1; 4096], "a whole grain asks nobody");
     assert!(read(&disk, BLOCK..SIZE).await[..] == image()[BLOCK as usize..]);
+}
+
+/// Invariant 9 of the design: the ring gives back all it has, and only then is a write refused.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_ring_gives_way_before_a_write_is_refused() {
+    let rig = Rig::new();
+    let storage = FaultyStorage::new(Faults { room: Some(2 * 4096), ..Faults::default() });
+    let config = DisksConfig { journal_bytes: 1 << 20 };
+    let disks = Disks::open_faulty(&storage, Path::new("/overlay"), config).unwrap();
+    let id = DiskId::new("disk").unwrap();
+    disks.create(&id, SIZE).unwrap();
+    let disk = disks.attach(&id, rig.base().await).unwrap();
+    for block in 0..disk.blocks() {
+        disk.warm(BlockIdx(block), Priority::Scan).await.unwrap();
+    }
+    rig.cache.settle().await;
+    let held = rig.cache.stats().ring_bytes;
+    assert!(held >= SIZE - BLOCK, "{held}");
+    disk.write(0, vec![1; 8192].into()).await.unwrap();
+    assert_eq!(rig.cache.stats().ring_bytes, held, "there was space for it");
+    let refused = disk.write(8192, vec![2; 4096].into()).await;
+    assert!(matches!(refused, Err(DiskError::Full)), "{refused:?}");
+    assert_eq!(rig.cache.stats().ring_bytes, 0, "nothing is left to give");
+    // What has its space is written on, and nothing of the refused write is there.
+    disk.write(0, vec![3; 4096].into()).await.unwrap();
+    assert!(read(&disk, 8192..12288).await[..] == image()[8192..12288]);
 }
