@@ -2,7 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test panics where it fails")]
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+    process::Command,
+};
+
+use serde_json::Value;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
@@ -69,4 +76,75 @@ fn each_paragraph_of_the_nfs_page_is_held_by_a_test() {
 #[test]
 fn each_paragraph_of_the_durability_page_is_held_by_a_test() {
     assert_held("DURABILITY.md", 14);
+}
+
+/// The text of every field of that name, however deep.
+fn fields<'a>(value: &'a Value, name: &str, found: &mut Vec<&'a str>) {
+    match value {
+        Value::Object(map) => {
+            found.extend(map.get(name).and_then(Value::as_str));
+            map.values().for_each(|value| fields(value, name, found));
+        }
+        Value::Array(list) => list.iter().for_each(|value| fields(value, name, found)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// Names and labels of what `describe metrics` lists, a histogram's as its samples have them.
+fn metrics() -> BTreeMap<String, BTreeSet<String>> {
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_rekindle")).args(["describe", "metrics"]).output();
+    let text = String::from_utf8(output.unwrap().stdout).unwrap();
+    let mut known = BTreeMap::new();
+    for line in text.lines() {
+        let (name, rest) = line.split_once(' ').unwrap();
+        let (name, labels) = name.trim_end_matches('}').split_once('{').unwrap_or((name, ""));
+        let labels: BTreeSet<_> =
+            labels.split(',').filter(|label| !label.is_empty()).map(str::to_owned).collect();
+        if rest.trim_start().starts_with("histogram") {
+            let with_bound = labels.iter().cloned().chain(["le".to_owned()]).collect();
+            known.insert(format!("{name}_bucket"), with_bound);
+            known.insert(format!("{name}_sum"), labels.clone());
+            known.insert(format!("{name}_count"), labels);
+        } else {
+            known.insert(name.to_owned(), labels);
+        }
+    }
+    known
+}
+
+#[test]
+fn the_dashboard_asks_for_metrics_and_labels_that_exist() {
+    let text = fs::read_to_string(root().join("packaging/grafana/rekindle.json")).unwrap();
+    let dashboard: Value = serde_json::from_str(&text).unwrap();
+    let known = metrics();
+    let mut queries = Vec::new();
+    fields(&dashboard["panels"], "expr", &mut queries);
+    fields(&dashboard["templating"], "query", &mut queries);
+    let mut asked = BTreeSet::new();
+    for query in queries.iter().filter(|query| query.contains("rekindle")) {
+        let word = |c: char| !(c.is_ascii_alphanumeric() || c == '_');
+        let names: Vec<_> = query.split(word).filter(|w| w.starts_with("rekindle_")).collect();
+        assert!(!names.is_empty(), "{query}");
+        for name in &names {
+            assert!(known.contains_key(*name), "{name} of {query} is no metric");
+            for label in labels(query) {
+                assert!(known[*name].contains(label), "{name} has no label {label}: {query}");
+            }
+        }
+        asked.extend(names);
+    }
+    assert!(asked.len() > 20, "{asked:?}");
+    let mut legends = Vec::new();
+    fields(&dashboard["panels"], "legendFormat", &mut legends);
+    assert_eq!(legends.len(), queries.len() - 2, "each query of a panel has a legend");
+}
+
+/// Labels that a query selects or groups by.
+fn labels(query: &str) -> Vec<&str> {
+    let groups = query.split("by (").skip(1).filter_map(|rest| rest.split_once(')'));
+    let selected = query.split('{').skip(1).filter_map(|rest| rest.split_once('}'));
+    let of_groups = groups.flat_map(|(list, _)| list.split(", "));
+    let of_selected = selected.flat_map(|(list, _)| list.split(','));
+    of_groups.chain(of_selected.filter_map(|one| one.split(['=', '!']).next())).collect()
 }

@@ -126,12 +126,12 @@ class Daemon:
         return done.stdout
 
     def metrics(self):
-        """What /metrics says: the values by the names, labels and all, without `rekindle_`."""
+        """What /metrics says: the values by the names, labels and all, without `rekindle_` and a counter's `_total`."""
         status, text = self._request("GET", "/metrics")
         if status != 200:
             raise RuntimeError(f"GET /metrics: {status} {text}")
         lines = (line.rpartition(" ") for line in text.splitlines() if not line.startswith("#"))
-        return {name.removeprefix("rekindle_").removesuffix("{}"): float(value) for name, _, value in lines}
+        return {re.sub(r"^rekindle_|_total(?=\{|$)|\{\}$", "", name): float(value) for name, _, value in lines}
 
     def job(self, job_id):
         return self.api("GET", f"jobs/{job_id}")

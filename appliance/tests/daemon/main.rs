@@ -5,6 +5,7 @@
 mod console;
 mod disk_data;
 mod kill;
+mod metrics;
 mod nfs;
 mod process;
 mod recovery;

@@ -17,6 +17,7 @@ pub(crate) mod disks;
 mod group_sync;
 mod identity;
 mod intents;
+mod latency;
 mod local;
 mod lookup;
 pub(crate) mod node;
@@ -33,6 +34,7 @@ mod write_queue;
 
 pub(crate) use create::{Creation, New};
 pub(crate) use intents::CallKey;
+pub use latency::{DiskLatencyView, LATENCY_BOUNDS_MICROS, LatencyView};
 pub(crate) use lookup::LONGEST_NAME;
 pub(crate) use open_files::OpenFiles;
 pub(crate) use setattr::Changes;

@@ -65,6 +65,9 @@ mod wire;
 pub use clients::{ClientNet, ParseClientError};
 pub use config::{HeldReadAnswer, Limits, NfsConfig, Portmap};
 pub use error::NfsError;
-pub use export::{Export, ExportView, SessionView, Space, SpaceProvider};
+pub use export::{
+    DiskLatencyView, Export, ExportView, LATENCY_BOUNDS_MICROS, LatencyView, SessionView, Space,
+    SpaceProvider,
+};
 pub use exports::{ExportSpec, Exports};
 pub use server::{Bound, NfsServer, ServerStats};

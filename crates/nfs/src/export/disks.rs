@@ -75,6 +75,7 @@ impl Export {
         let Some(slot) = slot.as_mut() else { return Ok(false) };
         slot.mark.size = disk.size();
         slot.disk = Some(disk);
+        body.latency.get_or_init(Box::default);
         Ok(true)
     }
 

@@ -1,6 +1,7 @@
 //! One file, folder or other thing of an export, as the server knows it in memory.
 
 use super::identity::{DiskMark, Identity};
+use super::latency::DiskLatency;
 use super::write_queue::WriteQueue;
 use crate::handle::{self, Mac};
 use bytes::Bytes;
@@ -10,7 +11,7 @@ use rekindle_disk::Disk;
 use smallvec::SmallVec;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// What kind of thing a node is. Everything but folders is a regular file on disk, so that nothing there can
@@ -142,6 +143,8 @@ pub(crate) struct FileBody {
     /// Open while in use; [`super::open_files`] bounds how many are.
     pub(crate) open: Mutex<Option<Arc<File>>>,
     pub(crate) disk: RwLock<Option<DiskSlot>>,
+    /// There once a disk was attached.
+    pub(crate) latency: OnceLock<Box<DiskLatency>>,
     pub(crate) writes: WriteQueue,
 }
 
@@ -198,6 +201,11 @@ impl Node {
     /// The attached disk, and whether this is a disk at all.
     pub(crate) fn disk(&self) -> Option<Option<Arc<Disk>>> {
         self.file()?.disk.read().as_ref().map(|slot| slot.disk.clone())
+    }
+
+    /// Where the times of the disk's calls are counted, if this is one.
+    pub(crate) fn latency(&self) -> Option<&DiskLatency> {
+        self.file()?.latency.get().map(Box::as_ref)
     }
 
     pub(crate) fn handle(&self, export: u64) -> [u8; handle::LEN] {

@@ -1,6 +1,7 @@
 //! An export as the console shows it.
 
 use super::Export;
+use super::latency::DiskLatencyView;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -37,6 +38,8 @@ pub struct ExportView {
     pub write_bytes: u64,
     /// READs that wait for a repository now.
     pub held_reads: u64,
+    /// How long the calls of its disks took.
+    pub latency: Vec<DiskLatencyView>,
     /// Its clients.
     pub sessions: Vec<SessionView>,
 }
@@ -59,7 +62,8 @@ pub struct SessionView {
 impl Export {
     /// The export as it is now.
     pub fn view(&self) -> ExportView {
-        let mut disks: Vec<String> = self.disks.lock().keys().cloned().collect();
+        let mut disks: Vec<(String, u64)> =
+            self.disks.lock().iter().map(|(disk, node)| (disk.clone(), *node)).collect();
         disks.sort();
         ExportView {
             name: self.name.clone(),
@@ -68,7 +72,8 @@ impl Export {
             clients: self.clients().iter().map(ToString::to_string).collect(),
             mounted_by: self.mounted_by(),
             files: self.nodes.read().len() as u64,
-            disks,
+            latency: self.latencies(&disks),
+            disks: disks.into_iter().map(|(disk, _)| disk).collect(),
             calls: get(&self.stats.calls),
             errors: get(&self.stats.errors),
             reads: get(&self.stats.reads),
@@ -78,6 +83,11 @@ impl Export {
             held_reads: get(&self.stats.held_reads),
             sessions: self.session_views(),
         }
+    }
+
+    fn latencies(&self, disks: &[(String, u64)]) -> Vec<DiskLatencyView> {
+        let view = |(disk, node): &(String, u64)| Some(self.node(*node)?.latency()?.view(disk));
+        disks.iter().filter_map(view).collect()
     }
 
     fn session_views(&self) -> Vec<SessionView> {

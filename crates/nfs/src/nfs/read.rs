@@ -31,6 +31,7 @@ struct Held {
     service: Arc<Service>,
     at: At,
     session: Arc<Session>,
+    begun: Instant,
     xid: u32,
     offset: u64,
     count: u32,
@@ -71,12 +72,16 @@ impl Request<'_> {
         };
         if let Some((outcome, len)) = at_once {
             count_read(&self.at, session, len);
+            if let Some(latency) = self.at.node.latency() {
+                latency.reads.at_once();
+            }
             return Ok(outcome);
         }
         let held = Held {
             service: self.service.clone(),
             at: self.at,
             session: session.clone(),
+            begun: Instant::now(),
             xid: self.call.xid,
             offset,
             count,
@@ -142,6 +147,9 @@ impl Held {
             Some(_) => self.read_disk().await,
             None => self.read_file().await,
         };
+        if let Some(latency) = self.at.node.latency() {
+            latency.reads.took(self.begun.elapsed());
+        }
         match result {
             Ok((data, eof)) => {
                 let len = data.iter().map(|segment| segment.len() as u64).sum();

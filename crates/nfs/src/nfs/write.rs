@@ -26,6 +26,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 struct Write {
     service: Arc<Service>,
     at: At,
+    begun: Instant,
     xid: u32,
     offset: u64,
     data: Bytes,
@@ -62,8 +63,14 @@ impl Request<'_> {
             0..=COPIED => Bytes::copy_from_slice(data),
             _ => record.slice_ref(data),
         };
-        let write =
-            Write { service: self.service.clone(), at: self.at, xid: self.call.xid, offset, data };
+        let write = Write {
+            service: self.service.clone(),
+            at: self.at,
+            begun: Instant::now(),
+            xid: self.call.xid,
+            offset,
+            data,
+        };
         Ok(Outcome::Later(Box::pin(write.answer(seen))))
     }
 
@@ -126,6 +133,9 @@ impl Write {
                 Ok(self.at.node.before())
             }
         };
+        if let Some(latency) = self.at.node.latency() {
+            latency.writes.took(self.begun.elapsed());
+        }
         let mut head = Vec::with_capacity(24 + 4 + 28 + 88 + 16);
         rpc::put_success(&mut head, self.xid);
         match written {
