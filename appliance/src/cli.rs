@@ -62,6 +62,8 @@ pub(crate) enum Command {
         #[command(subcommand)]
         what: TargetCommand,
     },
+    /// Write what support needs into one text file, without secrets.
+    SupportBundle(BundleArgs),
     /// Not in this version.
     #[command(hide = true)]
     User,
@@ -96,6 +98,17 @@ pub(crate) struct ConfigArgs {
 pub(crate) struct ServeArgs {
     #[command(flatten)]
     pub(crate) config: ConfigArgs,
+}
+
+#[derive(Args)]
+pub(crate) struct BundleArgs {
+    /// The file to write [default: rekindle-support-TIME.txt].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) config: ConfigArgs,
+    #[command(flatten)]
+    pub(crate) daemon: DaemonArgs,
 }
 
 #[derive(Subcommand)]

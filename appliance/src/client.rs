@@ -32,6 +32,18 @@ fn run<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> 
         .block_on(work)
 }
 
+/// What a running appliance answers at each of these paths (below `/api/v1/`, or from `/` on), as text.
+pub(crate) fn ask(
+    args: &DaemonArgs,
+    paths: &[&'static str],
+) -> Vec<(&'static str, Result<String, Failure>)> {
+    let ask = |daemon: &Daemon, path| run(daemon.text(path)).map(|text| table::indented(&text));
+    match Daemon::new(args) {
+        Ok(daemon) => paths.iter().map(|path| (*path, ask(&daemon, path))).collect(),
+        Err(failure) => vec![("none", Err(failure))],
+    }
+}
+
 pub(crate) fn points(args: &PointsArgs) -> Result<(), Failure> {
     let daemon = Daemon::new(&args.daemon)?;
     let mut query = Vec::new();

@@ -17,6 +17,8 @@ use crate::{
 
 /// Read when no other file is named.
 pub(crate) const DEFAULT_FILE: &str = "/etc/rekindle/rekindle.toml";
+/// Whose files the packaged unit gives to the daemon as credentials.
+pub(crate) const CREDENTIALS: &str = "/etc/rekindle/credentials";
 /// The name of the repository that exists without configuration.
 pub(crate) const DEFAULT_REPOSITORY: &str = "local";
 

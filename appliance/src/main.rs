@@ -6,6 +6,7 @@
 //! cli ─┬─ serve/    the daemon: config, wiring, start and stop order
 //!      ├─ local/    repositories and ingest, without a daemon
 //!      ├─ client/   everything else, as calls to a running daemon
+//!      ├─ bundle/   what support needs, without secrets
 //!      ├─ describe  what there is to configure, measure and call
 //!      └─ pages     manual pages and completions, for the package
 //! ```
@@ -19,6 +20,7 @@
 //! 4. Every failure ends with a sentence on stderr that says what to do, and an exit status that
 //!    says what kind it is ([`exit`]).
 
+mod bundle;
 mod cli;
 mod client;
 mod config;
@@ -61,6 +63,7 @@ fn run(command: cli::Command) -> Result<(), exit::Failure> {
         Command::Exports(args) => client::exports(&args.daemon),
         Command::Cache(args) => client::cache(&args.daemon),
         Command::Target { what } => client::target(&what),
+        Command::SupportBundle(args) => bundle::make(&args),
         Command::User | Command::Audit => Err(exit::Failure::refused(
             "users and the audit log are not in this version: there is one user, admin",
         )),

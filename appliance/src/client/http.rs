@@ -73,6 +73,13 @@ impl Daemon {
         self.answer(request).await
     }
 
+    /// An answer as it came.
+    pub(super) async fn text(&self, path: &str) -> Result<String, Failure> {
+        let url = self.url(path)?;
+        let response = self.send(self.request(Method::GET, url).timeout(CALL)).await?;
+        Ok(response.text().await.context("read the appliance's answer")?)
+    }
+
     /// An event stream; it has no deadline.
     pub(super) async fn stream(&self, path: &str) -> Result<Response, Failure> {
         let url = self.url(path)?;

@@ -55,6 +55,12 @@ pub(super) fn json(value: &impl Serialize) -> Result<(), Failure> {
     Ok(())
 }
 
+/// JSON with a line for each value; what is no JSON, as it is.
+pub(super) fn indented(text: &str) -> String {
+    let value = serde_json::from_str::<Value>(text);
+    value.and_then(|value| serde_json::to_string_pretty(&value)).unwrap_or_else(|_| text.to_owned())
+}
+
 /// A count of bytes for people.
 pub(crate) fn bytes(count: u64) -> String {
     const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod bundle;
 mod console;
 mod disk_data;
 mod kill;
