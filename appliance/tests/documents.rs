@@ -148,3 +148,56 @@ fn labels(query: &str) -> Vec<&str> {
     let of_selected = selected.flat_map(|(list, _)| list.split(','));
     of_groups.chain(of_selected.filter_map(|one| one.split(['=', '!']).next())).collect()
 }
+
+/// The product's Rust sources below `dir`, one after the other.
+fn sources(dir: &Path, text: &mut String) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() && !path.ends_with("tests") && !path.ends_with("target") {
+            sources(&path, text);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            text.push_str(&fs::read_to_string(&path).unwrap());
+        }
+    }
+}
+
+/// The arguments of each call of a macro, up to its first `);`.
+fn calls<'a>(text: &'a str, name: &str) -> Vec<&'a str> {
+    let rest = text.split(name).skip(1);
+    rest.map(|rest| &rest[..rest.find(");").or(rest.find("),")).unwrap_or(rest.len())]).collect()
+}
+
+/// The texts of a call, with `…` for each of its arguments.
+fn texts(call: &str) -> impl Iterator<Item = String> + '_ {
+    call.split('"').skip(1).step_by(2).map(|text| {
+        let mut parts = text.split('{');
+        let first = parts.next().unwrap_or_default().to_owned();
+        parts.fold(first, |text, part| {
+            text + "…" + part.split_once('}').map_or("", |(_, rest)| rest)
+        })
+    })
+}
+
+fn logs(calls: &[&str], line: &str) -> bool {
+    calls.iter().flat_map(|call| texts(call)).any(|text| text == line)
+}
+
+#[test]
+fn each_line_of_the_troubleshooting_page_is_logged_somewhere() {
+    let page = fs::read_to_string(root().join("packaging/docs/troubleshooting.md")).unwrap();
+    let mut text = String::new();
+    sources(&root().join("crates"), &mut text);
+    sources(&root().join("appliance/src"), &mut text);
+    let levels = [("WARN", "tracing::warn!("), ("ERROR", "tracing::error!(")];
+    let mut found = 0;
+    for heading in page.lines().filter_map(|line| line.strip_prefix("### ")) {
+        let (level, line) = heading.split_once(' ').unwrap();
+        let line = line.strip_prefix('`').and_then(|line| line.strip_suffix('`')).unwrap();
+        let name = levels.iter().find(|(known, _)| *known == level).unwrap().1;
+        assert!(logs(&calls(&text, name), line), "{level} {line} is logged nowhere");
+        found += 1;
+    }
+    assert!(found > 20, "{found}");
+    assert!(!logs(&calls(&text, "tracing::warn!("), "READ failed: …"), "the level counts");
+    assert!(!logs(&calls(&text, "tracing::error!("), "READ failed"), "a line counts as a whole");
+}
