@@ -254,6 +254,12 @@ pub(crate) struct RecoverArgs {
     /// The recovered VM's name [default: the original's with a number].
     #[arg(long)]
     pub(crate) name: Option<String>,
+    /// Set this before the original's name instead.
+    #[arg(long, value_name = "TEXT", conflicts_with = "name")]
+    pub(crate) name_prefix: Option<String>,
+    /// Set this behind it.
+    #[arg(long, value_name = "TEXT", conflicts_with = "name")]
+    pub(crate) name_suffix: Option<String>,
     /// Where a migration writes the VM: a directory of the appliance (with --client).
     #[arg(long, value_name = "DIR", conflicts_with_all = ["mount", "to_datastore"])]
     pub(crate) to_directory: Option<PathBuf>,
@@ -269,9 +275,8 @@ pub(crate) struct RecoverArgs {
     /// Do not power the VM on (with --target).
     #[arg(long, requires = "target")]
     pub(crate) no_power_on: bool,
-    /// What becomes of the VM's network adapters.
-    #[arg(long, value_enum)]
-    pub(crate) networks: Option<Networks>,
+    #[command(flatten)]
+    pub(crate) hardware: HardwareArgs,
     /// Asked again with the same key, the same job is found and no second one is started.
     #[arg(long, value_name = "KEY")]
     pub(crate) idempotency_key: Option<String>,
@@ -280,6 +285,40 @@ pub(crate) struct RecoverArgs {
     pub(crate) wait: bool,
     #[command(flatten)]
     pub(crate) daemon: DaemonArgs,
+}
+
+/// What becomes of the VM's devices and identity.
+#[derive(Args)]
+pub(crate) struct HardwareArgs {
+    /// What becomes of the VM's network adapters.
+    #[arg(long, value_enum)]
+    pub(crate) networks: Option<Networks>,
+    /// Put adapters on network FROM on network TO, and disconnect the others; may be given more than once.
+    #[arg(long = "map-network", value_name = "FROM=TO", conflicts_with = "networks")]
+    pub(crate) map: Vec<String>,
+    /// One adapter otherwise: ethernet0=keep, disconnect, remove, or connect:NETWORK.
+    #[arg(long = "adapter", value_name = "NAME=WHAT")]
+    pub(crate) adapters: Vec<String>,
+    /// MAC addresses [default: kept if the UUID is].
+    #[arg(long, value_enum, value_name = "WHAT")]
+    pub(crate) mac: Option<KeepOrNew>,
+    /// The VM's UUID [default: kept by a recovery, new for a mount].
+    #[arg(long, value_enum, value_name = "WHAT")]
+    pub(crate) uuid: Option<KeepOrNew>,
+    /// The VM's swap file: beside (the VM), reserved (none, as all memory is), or datastore:NAME.
+    #[arg(long, value_name = "WHERE")]
+    pub(crate) swap: Option<String>,
+    /// A datastore that takes what the guest writes, instead of the appliance (with --target).
+    #[arg(long, value_name = "DATASTORE", requires = "target")]
+    pub(crate) redo: Option<String>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum KeepOrNew {
+    /// The same as the original's.
+    Keep,
+    /// Another, made by the host.
+    New,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -296,6 +335,8 @@ pub(crate) enum Networks {
     Keep,
     /// Present, but not connected.
     Disconnect,
+    /// Taken out.
+    Remove,
 }
 
 #[derive(Args)]

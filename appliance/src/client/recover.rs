@@ -4,9 +4,11 @@ use anyhow::Context;
 use serde_json::{Value, json};
 
 use crate::{
-    cli::{Migration, Networks, RecoverArgs},
+    cli::{Migration, RecoverArgs},
     exit::Failure,
 };
+
+mod hardware;
 
 /// The body of `POST /api/v1/recoveries` that the arguments mean.
 pub(super) fn request(args: &RecoverArgs) -> Result<Value, Failure> {
@@ -22,11 +24,15 @@ pub(super) fn request(args: &RecoverArgs) -> Result<Value, Failure> {
     };
     set("repository", args.repository.clone().map(Value::from));
     set("name", args.name.clone().map(Value::from));
+    set("name_prefix", args.name_prefix.clone().map(Value::from));
+    set("name_suffix", args.name_suffix.clone().map(Value::from));
     set("migrate", destination(args.to_directory.as_deref(), args.to_datastore.as_deref())?);
     set("migration", args.migration.map(migration));
     set("expires_in_seconds", args.expires_in_seconds.map(Value::from));
     set("power_on", args.no_power_on.then_some(Value::from(false)));
-    set("networks", args.networks.map(networks));
+    for (key, value) in hardware::keys(&args.hardware)? {
+        set(key, Some(value));
+    }
     Ok(body)
 }
 
@@ -58,13 +64,6 @@ fn migration(when: Migration) -> Value {
     match when {
         Migration::Automatic => "automatic".into(),
         Migration::Manual => "manual".into(),
-    }
-}
-
-fn networks(what: Networks) -> Value {
-    match what {
-        Networks::Keep => "keep".into(),
-        Networks::Disconnect => "disconnect".into(),
     }
 }
 

@@ -62,7 +62,9 @@ impl Vmx {
         let mut vmx = Self::default();
         let mut seen = std::collections::HashMap::new();
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        for (at, raw) in text.lines().enumerate() {
+        // A line keeps its carriage return: what is not changed stays as it was to the byte.
+        let lines = text.strip_suffix('\n').unwrap_or(text).split('\n');
+        for (at, raw) in lines.enumerate().filter(|_| !text.is_empty()) {
             let line = parse_line(raw).map_err(|problem| error(at + 1, problem))?;
             if let Line::Setting { key, value, .. } = &line {
                 match seen.insert(key.to_ascii_lowercase(), value.clone()) {
@@ -188,6 +190,17 @@ mod tests {
         assert!(vmx.to_text().ends_with("new = \"x|0Ay\"\n"));
         assert!(vmx.remove("displayname") && !vmx.remove("displayname"));
         assert!(!vmx.to_text().contains("displayName"));
+    }
+
+    #[test]
+    fn carriage_returns_stay_on_lines_that_are_not_changed() {
+        let text = "a = \"1\"\r\n\r\n# c\r\nb = \"2\"\r\n";
+        let mut vmx = Vmx::parse(text.as_bytes()).unwrap();
+        assert_eq!(vmx.to_text(), text);
+        vmx.set("b", "3");
+        assert_eq!(vmx.to_text(), "a = \"1\"\r\n\r\n# c\r\nb = \"3\"\n");
+        assert_eq!(Vmx::parse(b"").unwrap().to_text(), "");
+        assert_eq!(Vmx::parse(b"a = \"1\"").unwrap().to_text(), "a = \"1\"\n");
     }
 
     #[test]

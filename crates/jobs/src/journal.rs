@@ -209,6 +209,18 @@ impl Record {
         Some(format!("[{}] {folder}/{folder}.vmx", mount.datastore))
     }
 
+    /// The directory on another datastore that takes the guest's writes, as the host's API names it.
+    pub(crate) fn redo(&self) -> Option<String> {
+        let datastore = self.request.redo_datastore.as_ref()?;
+        Some(format!("[{datastore}] rekindle-{}", self.id))
+    }
+
+    /// The same, as the VM's configuration names it.
+    pub(crate) fn redo_path(&self) -> Option<String> {
+        let datastore = self.request.redo_datastore.as_ref()?;
+        Some(format!("/vmfs/volumes/{datastore}/rekindle-{}", self.id))
+    }
+
     fn is_sound(&self) -> bool {
         self.version == VERSION && self.plan.is_sound()
     }

@@ -86,7 +86,8 @@ pub use jobs::{Jobs, JobsDeps};
 pub use mover::MOVER_PIECE;
 pub use plan::{Next, Plan, Step};
 pub use request::{
-    Destination, Finish, MigrationStart, Mode, Networks, RecoveryRequest, TargetRef, UuidPolicy,
+    AdapterNetwork, AdapterRule, Destination, Finish, MacPolicy, MigrationStart, Mode, Networks,
+    RecoveryRequest, SwapPolicy, TargetRef, UuidPolicy,
 };
 pub use target::{Target, VsphereTarget};
 pub use view::{

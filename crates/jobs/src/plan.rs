@@ -16,12 +16,18 @@ pub enum Step {
     Files,
     /// Mount the export as a datastore of the host.
     Mount,
+    /// Make a directory on another datastore for what the guest writes.
+    Redirect,
     /// Register the VM at the host.
     Register,
+    /// Make a snapshot, so that the guest writes to that directory.
+    Snapshot,
     /// Power the VM on.
     PowerOn,
     /// Read the VM into the cache, ahead of its storage migration.
     Warm,
+    /// Write the snapshot back to the disks.
+    Consolidate,
     /// Let the host move the VM to another datastore.
     Relocate,
     /// See that it has gone there.
@@ -48,9 +54,12 @@ impl Step {
             Self::Export => "export",
             Self::Files => "files",
             Self::Mount => "mount",
+            Self::Redirect => "redirect",
             Self::Register => "register",
+            Self::Snapshot => "snapshot",
             Self::PowerOn => "power_on",
             Self::Warm => "warm",
+            Self::Consolidate => "consolidate",
             Self::Relocate => "relocate",
             Self::Depart => "depart",
             Self::Copy => "copy",

@@ -6,6 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::JobError;
 
+mod hardware;
+
+pub use hardware::{AdapterNetwork, AdapterRule, MacPolicy, SwapPolicy};
+
 /// The most characters a VM's name may have (vSphere: fewer than 80).
 pub(crate) const NAME_MAX: usize = 79;
 /// The most client addresses one export may be open to.
@@ -34,6 +38,12 @@ pub struct RecoveryRequest {
     /// The recovered VM's name; `<original>_<n>` when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// Set before the original's name, instead of `name`; numbered only if that is taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name_prefix: Option<String>,
+    /// The same, set behind it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name_suffix: Option<String>,
     /// Where a live recovery ends. May be given at `finish` instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub migrate: Option<Destination>,
@@ -50,6 +60,19 @@ pub struct RecoveryRequest {
     /// live mount, whose original may still run, disconnects them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub networks: Option<Networks>,
+    /// Adapters that are treated otherwise, by their name in the configuration: `ethernet0`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub adapters: BTreeMap<String, AdapterRule>,
+    /// Whether adapters keep their MAC addresses; by default a VM that keeps its UUID does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<MacPolicy>,
+    /// Where the host puts the VM's swap file; beside the VM when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub swap: Option<SwapPolicy>,
+    /// A datastore of the target that takes what the guest writes, in a snapshot's files, instead of
+    /// this appliance. It is written back before a migration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redo_datastore: Option<String>,
     /// Whether the VM keeps its identity; by default a live recovery does and a live mount gets
     /// a new one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -114,6 +137,8 @@ pub enum Networks {
     Keep,
     /// Present, but not connected at power-on.
     Disconnect,
+    /// Taken out of the VM.
+    Remove,
     /// From the VM's network names to the target's; those not named are disconnected.
     Map(BTreeMap<String, String>),
 }
@@ -151,15 +176,35 @@ impl RecoveryRequest {
                 text(field, value)?;
             }
         }
-        if let Some(name) = &self.name {
-            vm_name(name)?;
-        }
+        self.validate_names()?;
         self.target.validate()?;
+        hardware::validate(&self.adapters, self.swap.as_ref(), &self.target)?;
+        if let Some(name) = &self.redo_datastore {
+            hardware::on_vsphere("redo_datastore", name, &self.target)?;
+        }
         self.validate_end()?;
         match &self.networks {
             Some(Networks::Map(map)) => networks(map),
-            Some(Networks::Keep | Networks::Disconnect) | None => Ok(()),
+            Some(Networks::Keep | Networks::Disconnect | Networks::Remove) | None => Ok(()),
         }
+    }
+
+    fn validate_names(&self) -> Result<(), JobError> {
+        let affixes = [&self.name_prefix, &self.name_suffix];
+        if self.name.is_some() && affixes.iter().any(|affix| affix.is_some()) {
+            return Err(JobError::refused(
+                "bad_name",
+                "`name` is the whole name: give it, or name_prefix and name_suffix",
+            ));
+        }
+        if let Some(name) = &self.name {
+            vm_name(name)?;
+        }
+        for affix in affixes.into_iter().flatten() {
+            text("name_prefix, name_suffix", affix)?;
+            vm_name(affix.trim_matches(' '))?;
+        }
+        Ok(())
     }
 
     /// How it ends must fit how it runs.
@@ -215,6 +260,26 @@ impl RecoveryRequest {
             Mode::LiveRecovery => UuidPolicy::Keep,
             Mode::LiveMount => UuidPolicy::New,
         })
+    }
+
+    pub(crate) fn mac(&self) -> MacPolicy {
+        self.mac.unwrap_or(match self.uuid() {
+            UuidPolicy::Keep => MacPolicy::Keep,
+            UuidPolicy::New => MacPolicy::New,
+        })
+    }
+
+    pub(crate) fn swap(&self) -> SwapPolicy {
+        self.swap.clone().unwrap_or_default()
+    }
+
+    /// Datastores of the target that must be there before anything is done.
+    pub(crate) fn datastores(&self) -> Vec<&str> {
+        let swap = match &self.swap {
+            Some(SwapPolicy::Datastore(name)) => Some(name.as_str()),
+            Some(SwapPolicy::Beside | SwapPolicy::Reserved) | None => None,
+        };
+        swap.into_iter().chain(self.redo_datastore.as_deref()).collect()
     }
 
     pub(crate) fn power_on(&self) -> bool {
@@ -297,12 +362,8 @@ fn networks(map: &BTreeMap<String, String>) -> Result<(), JobError> {
         ));
     }
     map.iter().try_for_each(|(from, to)| {
-        text("networks.map", from)?;
-        text("networks.map", to)?;
-        if from.contains('"') || to.contains('"') {
-            return Err(JobError::refused("bad_networks", "a network's name has no quotes"));
-        }
-        Ok(())
+        hardware::plain("networks.map", from)?;
+        hardware::plain("networks.map", to)
     })
 }
 

@@ -57,9 +57,12 @@ impl Work<'_> {
             Step::Export => export::add(self.env, self.record).await.map(|_| Found::default()),
             Step::Files => self.write_files().await,
             Step::Mount => self.mount().await,
+            Step::Redirect => self.redirect().await,
             Step::Register => self.register().await,
+            Step::Snapshot => self.snapshot().await,
             Step::PowerOn => self.power_on().await,
             Step::Warm => self.warm().await,
+            Step::Consolidate => self.consolidate().await,
             Step::Relocate => self.relocate().await,
             Step::Depart => self.depart().await,
             Step::Copy => self.copy().await,
@@ -78,13 +81,16 @@ impl Work<'_> {
             Step::Export => export::remove(self.env, self.record).await?,
             Step::Files => self.remove_files().await?,
             Step::Mount => self.unmount().await?,
+            Step::Redirect => return self.remove_redirection().await,
             Step::Register => self.unregister().await?,
             Step::PowerOn => self.power_off().await?,
+            Step::Consolidate => self.redirect_again().await?,
             Step::Relocate => return self.stop_relocating().await,
             Step::Copy => self.remove_copy().await?,
             Step::Freeze => self.thaw(),
             // They leave nothing behind, or what must stay.
             Step::Open
+            | Step::Snapshot
             | Step::Warm
             | Step::Depart
             | Step::Verify

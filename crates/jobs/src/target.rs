@@ -51,6 +51,15 @@ pub struct VsphereTarget {
     pub clients: Vec<ClientNet>,
 }
 
+/// What a host must have for a job.
+#[derive(Default)]
+pub(crate) struct Needs<'a> {
+    /// The datastore to migrate to, and the means to.
+    pub(crate) migrate: Option<&'a str>,
+    /// Other datastores.
+    pub(crate) datastores: Vec<&'a str>,
+}
+
 /// What `start` must know of a host.
 pub(crate) struct HostFacts {
     /// Who will mount the export.
@@ -117,13 +126,13 @@ impl Link {
         }
     }
 
-    /// Whether the host is there and can do what is asked: migrate to `datastore`, if given.
+    /// Whether the host is there and can do what is asked.
     pub(crate) async fn check(
         &self,
         host: Option<&str>,
-        datastore: Option<&str>,
+        needs: &Needs<'_>,
     ) -> Result<HostFacts, JobError> {
-        to_host!(self, link => link.check(host, datastore).await)
+        to_host!(self, link => link.check(host, needs).await)
     }
 
     /// Mounts the export, and says what the datastore is called.
@@ -153,6 +162,40 @@ impl Link {
         vmx_path: &str,
     ) -> Result<(), JobError> {
         to_host!(self, link => link.unregister(mount, vmx_path).await)
+    }
+
+    /// Makes a directory on a datastore of the mount's host; it may be there.
+    pub(crate) async fn make_dir(&self, mount: &HostMount, path: &str) -> Result<(), JobError> {
+        to_host!(self, link => link.make_dir(mount, path).await)
+    }
+
+    /// Removes it with all that is in it; it need not exist.
+    pub(crate) async fn remove_dir(&self, mount: &HostMount, path: &str) -> Result<(), JobError> {
+        to_host!(self, link => link.remove_dir(mount, path).await)
+    }
+
+    /// Sees that the VM at this path of ours has a snapshot.
+    pub(crate) async fn snapshot(
+        &self,
+        mount: &HostMount,
+        vmx_path: &str,
+        name: &str,
+    ) -> Result<(), JobError> {
+        to_host!(self, link => link.snapshot(mount, vmx_path, name).await)
+    }
+
+    /// Writes the snapshots of the VM at this path of ours back to its disks.
+    pub(crate) async fn consolidate(
+        &self,
+        mount: &HostMount,
+        vmx_path: &str,
+    ) -> Result<(), JobError> {
+        to_host!(self, link => link.consolidate(mount, vmx_path).await)
+    }
+
+    /// Has the VM's snapshots written beside its disks; whether nothing else stays elsewhere.
+    pub(crate) async fn write_beside(&self, vm: &str) -> Result<bool, JobError> {
+        to_host!(self, link => link.write_beside(vm).await)
     }
 
     pub(crate) async fn power_on(

@@ -1,10 +1,13 @@
 //! What a VM's configuration must lose and gain to run elsewhere (ESXI.md 3.3).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rekindle_image::Vmx;
 
-use crate::{JobError, Networks, UuidPolicy};
+use crate::{AdapterRule, JobError, MacPolicy, Networks, SwapPolicy, UuidPolicy};
+
+mod adapters;
+mod swap;
 
 /// How a configuration is to be rewritten.
 pub(crate) struct Rewrite<'a> {
@@ -12,8 +15,14 @@ pub(crate) struct Rewrite<'a> {
     pub(crate) name: &'a str,
     /// The stem of the VM's files.
     pub(crate) stem: &'a str,
-    pub(crate) networks: &'a Networks,
+    pub(crate) networks: Networks,
+    /// Adapters that are treated otherwise.
+    pub(crate) adapters: &'a BTreeMap<String, AdapterRule>,
+    pub(crate) mac: MacPolicy,
     pub(crate) uuid: UuidPolicy,
+    pub(crate) swap: SwapPolicy,
+    /// Where the host writes snapshots, if not beside the disks: `/vmfs/volumes/…`.
+    pub(crate) redo: Option<String>,
     /// Each disk's place, `scsi0:0`, and the file name of its descriptor.
     pub(crate) disks: Vec<(&'a str, &'a str)>,
     /// Whether the firmware's variables were backed up.
@@ -49,7 +58,7 @@ const STALE_PREFIXES: &[&str] = &[
     "checkpoint.",
     "snapshot.",
     "snapshot0.",
-    "migrate.",
+    "migrate.hostlog",
     "vmotion.",
     "numa.autosize.",
     "usb.autoconnect.",
@@ -72,7 +81,9 @@ impl Rewrite<'_> {
         edit.identity(self);
         edit.disks(self);
         edit.host_devices();
-        edit.networks(self);
+        edit.adapters(self)?;
+        edit.swap(&self.swap)?;
+        edit.redo(self.redo.as_deref());
         let notes = edit.notes;
         Ok(Rewritten { bytes: vmx.to_bytes(), notes })
     }
@@ -193,8 +204,12 @@ impl Edit<'_> {
     }
 
     fn other_device(&mut self, device: &str) {
-        let kind = self.vmx.get(&format!("{device}.deviceType")).unwrap_or("disk");
-        if kind.to_ascii_lowercase().contains("cdrom") {
+        let get = |key: &str| {
+            self.vmx.get(&format!("{device}.{key}")).unwrap_or_default().to_ascii_lowercase()
+        };
+        let kind = get("deviceType");
+        // Older files leave the type out of a CD with an image.
+        if kind.contains("cdrom") || kind.is_empty() && get("fileName").ends_with(".iso") {
             self.set(device, "deviceType", "atapi-cdrom");
             self.set(device, "clientDevice", "TRUE");
             self.set(device, "fileName", "emptyBackingString");
@@ -228,42 +243,6 @@ impl Edit<'_> {
                 self.set(&passed, "present", "FALSE");
                 self.notes.push(format!("{passed} was hardware of the old host: taken out"));
             }
-        }
-    }
-
-    fn networks(&mut self, plan: &Rewrite<'_>) {
-        let all = keys(self.vmx);
-        let nics: BTreeSet<&str> = all.iter().filter_map(|key| numbered(key, "ethernet")).collect();
-        for nic in nics {
-            let switch = format!("{nic}.dvs.");
-            let distributed: Vec<&String> =
-                all.iter().filter(|key| key.starts_with(&switch)).collect();
-            // A port of a distributed switch is the old VM's: only the host can give a new one.
-            for key in &distributed {
-                self.vmx.remove(key);
-            }
-            self.network(nic, plan, !distributed.is_empty());
-        }
-    }
-
-    fn network(&mut self, nic: &str, plan: &Rewrite<'_>, distributed: bool) {
-        if plan.uuid == UuidPolicy::New {
-            // The original may still run: the host makes another address.
-            self.vmx.remove(&format!("{nic}.generatedAddress"));
-            self.vmx.remove(&format!("{nic}.generatedAddressOffset"));
-        }
-        let name = self.vmx.get(&format!("{nic}.networkName")).map(str::to_owned);
-        match plan.networks {
-            Networks::Keep if distributed && name.is_none() => {
-                self.set(nic, "startConnected", "FALSE");
-                self.notes.push(format!("{nic} was on a distributed switch: not connected"));
-            }
-            Networks::Keep => {}
-            Networks::Disconnect => self.set(nic, "startConnected", "FALSE"),
-            Networks::Map(map) => match name.and_then(|name| map.get(&name)) {
-                Some(to) => self.set(nic, "networkName", to),
-                None => self.set(nic, "startConnected", "FALSE"),
-            },
         }
     }
 }

@@ -3,8 +3,8 @@
 //! # Layout
 //!
 //! ```text
-//!  inventory  datastore  vm  power  relocate  network     what a recovery wants, each call idempotent
-//!      └──────────┴───────┴────┴───────┴─────────┘
+//!  inventory datastore directory vm power snapshot relocate network   what a recovery wants, each call idempotent
+//!      └─────────┴────────┴─────┴────┴──────┴────────┴───────┘
 //!                  task   property                        tasks are followed, objects read and watched
 //!                     session                             log in, once more when the server forgot us
 //!              soap   transport   tls                     envelopes and faults over bounded HTTPS posts
@@ -41,6 +41,7 @@
 //! [`Limits::patience`] says, except by [`Vsphere::connect`].
 
 mod datastore;
+mod directory;
 mod endpoint;
 mod error;
 mod inventory;
@@ -51,6 +52,7 @@ mod property;
 mod relocate;
 mod secret;
 mod session;
+mod snapshot;
 mod soap;
 mod task;
 mod tls;

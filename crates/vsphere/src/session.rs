@@ -43,6 +43,7 @@ pub(crate) struct Roots {
     pub(crate) session_manager: MoRef,
     pub(crate) search_index: MoRef,
     pub(crate) task_manager: MoRef,
+    pub(crate) file_manager: Option<MoRef>,
 }
 
 pub(crate) struct Session {
@@ -190,6 +191,7 @@ fn content(answer: &Element) -> Result<(Roots, About), Failure> {
         session_manager: root("sessionManager")?,
         search_index: root("searchIndex")?,
         task_manager: root("taskManager")?,
+        file_manager: content.child("fileManager").and_then(Element::moref),
     };
     let text = |name: &str| content.text_at(&["about", name]).unwrap_or_default().to_owned();
     let about = About {

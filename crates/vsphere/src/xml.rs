@@ -211,6 +211,11 @@ impl Writer {
         self.element(name, |w| w.0.push_str(&escaped(text)));
     }
 
+    /// A text whose type is not the one that the schema has there.
+    pub(crate) fn typed_text(&mut self, name: &str, xsi_type: &str, text: &str) {
+        self.typed(name, xsi_type, |w| w.0.push_str(&escaped(text)));
+    }
+
     pub(crate) fn flag(&mut self, name: &str, on: bool) {
         self.text(name, if on { "true" } else { "false" });
     }

@@ -2,10 +2,13 @@ use jiff::Timestamp;
 
 use super::Driver;
 use crate::staging::check_directory;
+use crate::target::Needs;
 use crate::{Destination, JobError, Mode, Step, failure};
 
 /// The steps of a migration by the host.
 const BY_HOST: &[Step] = &[Step::Warm, Step::Relocate, Step::Depart];
+/// The same for a VM whose guest writes to another datastore.
+const BY_HOST_WITH_REDO: &[Step] = &[Step::Warm, Step::Consolidate, Step::Relocate, Step::Depart];
 /// The steps of a migration to a directory.
 const TO_DIRECTORY: &[Step] =
     &[Step::Copy, Step::Verify, Step::Freeze, Step::Settle, Step::Publish];
@@ -32,7 +35,10 @@ impl Driver {
         let steps = match &to {
             Destination::Datastore(name) => {
                 self.check_datastore(name).await?;
-                BY_HOST
+                match self.record.request.redo_datastore {
+                    Some(_) => BY_HOST_WITH_REDO,
+                    None => BY_HOST,
+                }
             }
             Destination::Directory(path) => {
                 let (path, own) = (path.clone(), self.env.config.own_dirs.clone());
@@ -62,6 +68,7 @@ impl Driver {
             ));
         }
         let link = self.env.link(&mount.target)?;
-        link.check(mount.host.as_deref(), Some(name)).await.map(drop)
+        let needs = Needs { migrate: Some(name), ..Needs::default() };
+        link.check(mount.host.as_deref(), &needs).await.map(drop)
     }
 }

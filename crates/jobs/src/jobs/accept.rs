@@ -11,6 +11,7 @@ use crate::admission::reserve;
 use crate::journal::{Accepted, DiskRecord, HostMount, Place, Record};
 use crate::staging::check_directory;
 use crate::steps::{files, turn};
+use crate::target::Needs;
 use crate::{
     Destination, JobError, JobId, JobView, Mode, RecoveryRequest, Step, TargetRef, failure, naming,
 };
@@ -140,11 +141,12 @@ impl Jobs {
             TargetRef::Vsphere { name, host } => (name, host),
         };
         let link = self.env.link(name)?;
-        let datastore = match &request.migrate {
+        let migrate = match &request.migrate {
             Some(Destination::Datastore(datastore)) => Some(datastore.as_str()),
             Some(Destination::Directory(_)) | None => None,
         };
-        let facts = link.check(host.as_deref(), datastore).await?;
+        let needs = Needs { migrate, datastores: request.datastores() };
+        let facts = link.check(host.as_deref(), &needs).await?;
         let mount =
             HostMount { target: name.clone(), host: host.clone(), datastore: link.datastore(name) };
         Ok((facts.clients, Some(mount)))
@@ -243,8 +245,13 @@ fn vm_name(
     others: &[JobView],
 ) -> Result<String, JobError> {
     let taken: BTreeSet<String> = others.iter().map(|job| job.name.clone()).collect();
+    let affixes = (request.name_prefix.as_deref(), request.name_suffix.as_deref());
     match &request.name {
-        None => naming::numbered(&point.vm.name, &taken),
+        None if affixes == (None, None) => naming::numbered(&point.vm.name, &taken),
+        None => {
+            let affixes = (affixes.0.unwrap_or_default(), affixes.1.unwrap_or_default());
+            naming::affixed(affixes, &point.vm.name, &taken)
+        }
         Some(name) if taken.contains(name) => Err(JobError::conflict(
             "name_taken",
             format!("a job that has not ended recovers a VM as {name} already"),
@@ -257,7 +264,12 @@ fn vm_name(
 fn steps(request: &RecoveryRequest) -> Vec<Step> {
     let mut steps = vec![Step::Admit, Step::Open, Step::Overlay, Step::Export, Step::Files];
     if matches!(request.target, TargetRef::Vsphere { .. }) {
-        steps.extend([Step::Mount, Step::Register]);
+        match request.redo_datastore {
+            Some(_) => {
+                steps.extend([Step::Mount, Step::Redirect, Step::Register, Step::Snapshot]);
+            }
+            None => steps.extend([Step::Mount, Step::Register]),
+        }
         if request.power_on() {
             steps.push(Step::PowerOn);
         }

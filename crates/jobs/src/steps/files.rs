@@ -89,12 +89,15 @@ pub(crate) fn small_files(
     record: &Record,
 ) -> Result<(Vec<SmallFile>, Vec<String>), JobError> {
     let stem = &record.place.folder;
-    let networks = record.request.networks();
     let rewrite = Rewrite {
         name: &record.name,
         stem,
-        networks: &networks,
+        networks: record.request.networks(),
+        adapters: &record.request.adapters,
+        mac: record.request.mac(),
         uuid: record.request.uuid(),
+        swap: record.request.swap(),
+        redo: record.redo_path(),
         disks: record.disks.iter().map(|d| (d.key.as_str(), d.descriptor.as_str())).collect(),
         nvram: point.nvram.is_some(),
     };

@@ -5,6 +5,8 @@ use crate::journal::HostMount;
 use crate::target::Link;
 use crate::{Destination, JobError, Phase};
 
+mod redo;
+
 impl Work<'_> {
     fn host_mount(&self) -> Result<&HostMount, JobError> {
         self.record.place.datastore.as_ref().ok_or_else(|| JobError::Corrupt {
@@ -126,6 +128,7 @@ impl Work<'_> {
                 format!("the VM is on {wanted}, but does not run"),
             ));
         }
-        Ok(Found { migrated_to: Some(wanted.to_owned()), ..Found::default() })
+        let notes = self.forget_redirection(link).await?;
+        Ok(Found { migrated_to: Some(wanted.to_owned()), notes, ..Found::default() })
     }
 }

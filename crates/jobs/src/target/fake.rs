@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use parking_lot::Mutex;
 
-use super::{HostFacts, Whereabouts};
+use super::{HostFacts, Needs, Whereabouts};
 use crate::journal::HostMount;
 use crate::{JobError, UuidPolicy};
 
@@ -24,6 +24,8 @@ pub(crate) struct State {
     pub(crate) fail: BTreeMap<&'static str, usize>,
     /// Every call, in order.
     pub(crate) calls: Vec<&'static str>,
+    /// Directories on datastores.
+    pub(crate) dirs: BTreeSet<String>,
     /// Datastores to migrate to.
     pub(crate) datastores: BTreeSet<String>,
 }
@@ -33,6 +35,7 @@ pub(crate) struct FakeVm {
     pub(crate) id: String,
     pub(crate) name: String,
     pub(crate) runs: bool,
+    pub(crate) snapshot: bool,
 }
 
 impl FakeHost {
@@ -54,14 +57,13 @@ impl FakeHost {
     pub(crate) async fn check(
         &self,
         _host: Option<&str>,
-        datastore: Option<&str>,
+        needs: &Needs<'_>,
     ) -> Result<HostFacts, JobError> {
         let state = self.call("check")?;
-        match datastore {
-            Some(name) if !state.datastores.contains(name) => {
-                Err(JobError::refused("not_on_target", format!("no datastore {name}")))
-            }
-            _ => Ok(HostFacts { clients: vec![std::net::IpAddr::from([127, 0, 0, 1]).into()] }),
+        let mut needed = needs.migrate.iter().chain(&needs.datastores);
+        match needed.find(|name| !state.datastores.contains(**name)) {
+            Some(name) => Err(JobError::refused("not_on_target", format!("no datastore {name}"))),
+            None => Ok(HostFacts { clients: vec![std::net::IpAddr::from([127, 0, 0, 1]).into()] }),
         }
     }
 
@@ -89,7 +91,7 @@ impl FakeHost {
     ) -> Result<String, JobError> {
         let mut state = self.call("register")?;
         let id = format!("vm-{}", state.calls.len());
-        let vm = FakeVm { id, name: name.to_owned(), runs: false };
+        let vm = FakeVm { id, name: name.to_owned(), runs: false, snapshot: false };
         Ok(state.vms.entry(vmx_path.to_owned()).or_insert(vm).id.clone())
     }
 
@@ -104,6 +106,47 @@ impl FakeHost {
         }
         state.vms.remove(vmx_path);
         Ok(())
+    }
+
+    pub(crate) async fn make_dir(&self, _mount: &HostMount, path: &str) -> Result<(), JobError> {
+        self.call("make_dir")?.dirs.insert(path.to_owned());
+        Ok(())
+    }
+
+    pub(crate) async fn remove_dir(&self, _mount: &HostMount, path: &str) -> Result<(), JobError> {
+        self.call("remove_dir")?.dirs.remove(path);
+        Ok(())
+    }
+
+    /// Writes a snapshot where the VM's directory for them is, so that must be there.
+    pub(crate) async fn snapshot(
+        &self,
+        _mount: &HostMount,
+        vmx_path: &str,
+        _name: &str,
+    ) -> Result<(), JobError> {
+        let mut state = self.call("snapshot")?;
+        if state.dirs.is_empty() {
+            return Err(JobError::refused("target_refused", "FileNotFound"));
+        }
+        let vm = state.vms.get_mut(vmx_path);
+        vm.ok_or_else(|| JobError::conflict("vm_gone", "not registered"))?.snapshot = true;
+        Ok(())
+    }
+
+    pub(crate) async fn consolidate(
+        &self,
+        _mount: &HostMount,
+        vmx_path: &str,
+    ) -> Result<(), JobError> {
+        let mut state = self.call("consolidate")?;
+        let vm = state.vms.get_mut(vmx_path);
+        vm.ok_or_else(|| JobError::conflict("vm_gone", "not registered"))?.snapshot = false;
+        Ok(())
+    }
+
+    pub(crate) async fn write_beside(&self, _vm: &str) -> Result<bool, JobError> {
+        self.call("write_beside").map(|_| true)
     }
 
     pub(crate) async fn power_on(
@@ -140,6 +183,9 @@ impl FakeHost {
         progress(50);
         let path = state.vms.iter().find(|(_, found)| found.id == vm).map(|(path, _)| path.clone());
         let Some(path) = path else { return Err(JobError::conflict("vm_gone", "no such VM")) };
+        if state.vms[&path].snapshot {
+            return Err(JobError::refused("target_refused", "the VM's writes are elsewhere"));
+        }
         if let Some(vm) = state.vms.remove(&path) {
             state.vms.insert(format!("[{datastore}] {0}/{0}.vmx", vm.name), vm);
         }

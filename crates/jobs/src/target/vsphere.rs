@@ -7,7 +7,7 @@ use rekindle_vsphere::{
 };
 use tokio::sync::Mutex;
 
-use super::{HostFacts, RELOCATE_WITHIN, REMOVE_PATIENCE, VsphereTarget, Whereabouts};
+use super::{HostFacts, Needs, RELOCATE_WITHIN, REMOVE_PATIENCE, VsphereTarget, Whereabouts};
 use crate::journal::HostMount;
 use crate::{JobError, UuidPolicy};
 
@@ -51,7 +51,7 @@ impl Link {
     pub(crate) async fn check(
         &self,
         host: Option<&str>,
-        datastore: Option<&str>,
+        needs: &Needs<'_>,
     ) -> Result<HostFacts, JobError> {
         let check = async {
             let session = self.session().await?;
@@ -63,8 +63,12 @@ impl Link {
                     format!("host {} is not connected, or in maintenance", found.name),
                 ));
             }
-            if let Some(datastore) = datastore {
+            if let Some(datastore) = needs.migrate {
                 check_migration(&session, &found.id, datastore).await?;
+            }
+            for name in &needs.datastores {
+                let found = session.find_datastore(&found.id, name).await;
+                found.map_err(|e| failure("find the datastore", e))?;
             }
             let mut clients = self.target.clients.clone();
             clients.extend(found.addresses.into_iter().map(ClientNet::from));
@@ -130,15 +134,62 @@ impl Link {
         }
     }
 
+    /// The same, where there must be one.
+    async fn registered(
+        &self,
+        mount: &HostMount,
+        vmx_path: &str,
+    ) -> Result<(Vsphere, VmId), JobError> {
+        let gone = || JobError::conflict("vm_gone", format!("{vmx_path} is not registered"));
+        self.ours(mount, vmx_path).await?.ok_or_else(gone)
+    }
+
+    pub(crate) async fn make_dir(&self, mount: &HostMount, path: &str) -> Result<(), JobError> {
+        let (session, host) = self.host(mount.host.as_deref()).await?;
+        let made = session.ensure_directory(&host, path).await;
+        made.map_err(|e| failure("make a directory on the datastore", e))
+    }
+
+    pub(crate) async fn remove_dir(&self, mount: &HostMount, path: &str) -> Result<(), JobError> {
+        let (session, host) = self.host(mount.host.as_deref()).await?;
+        let removed = session.remove_directory(&host, path).await;
+        removed.map_err(|e| failure("remove a directory of the datastore", e))
+    }
+
+    pub(crate) async fn snapshot(
+        &self,
+        mount: &HostMount,
+        vmx_path: &str,
+        name: &str,
+    ) -> Result<(), JobError> {
+        let (session, vm) = self.registered(mount, vmx_path).await?;
+        let made = session.ensure_snapshot(&vm, name).await;
+        made.map_err(|e| failure("make a snapshot of the VM", e))
+    }
+
+    pub(crate) async fn consolidate(
+        &self,
+        mount: &HostMount,
+        vmx_path: &str,
+    ) -> Result<(), JobError> {
+        let (session, vm) = self.registered(mount, vmx_path).await?;
+        let done = session.consolidate(&vm).await;
+        done.map_err(|e| failure("write the VM's snapshots back", e))
+    }
+
+    pub(crate) async fn write_beside(&self, vm: &str) -> Result<bool, JobError> {
+        let session = self.session().await?;
+        let done = session.write_snapshots_beside(&vm_id(vm)?).await;
+        done.map_err(|e| failure("have the VM's snapshots beside it", e))
+    }
+
     pub(crate) async fn power_on(
         &self,
         mount: &HostMount,
         vmx_path: &str,
         uuid: UuidPolicy,
     ) -> Result<(), JobError> {
-        let Some((session, vm)) = self.ours(mount, vmx_path).await? else {
-            return Err(JobError::conflict("vm_gone", format!("{vmx_path} is not registered")));
-        };
+        let (session, vm) = self.registered(mount, vmx_path).await?;
         let answer = match uuid {
             UuidPolicy::Keep => Answer::Moved,
             UuidPolicy::New => Answer::Copied,

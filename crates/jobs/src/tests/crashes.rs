@@ -1,19 +1,22 @@
 //! A kill at every journal write, before and after it. Whatever it hit, the next start ends clean.
 
 use super::world::{Running, World, expected, to_directory, to_export, to_host};
-use crate::{Finish, JobId, JobState, Outcome, RecoveryRequest};
+use crate::{Destination, Finish, JobId, JobState, Outcome, RecoveryRequest};
 
 /// How the story is to end, as it is told again and again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ending {
     Discard,
     Migrate,
+    /// To another datastore of the host.
+    Relocate,
 }
 
 async fn finish(world: &World, running: &Running, job: &JobId, ending: Ending) {
     let finish = match ending {
         Ending::Discard => Finish::Discard,
         Ending::Migrate => to_directory(world, "out"),
+        Ending::Relocate => Finish::Migrate { to: Some(Destination::Datastore("vmfs".into())) },
     };
     running.jobs.finish(job, finish).await.unwrap();
 }
@@ -25,6 +28,7 @@ async fn until_crash(
     ending: Ending,
     at: (usize, bool),
 ) -> bool {
+    world.host.state().datastores.extend(["vmfs".to_owned(), "redo".to_owned()]);
     let running = world.start().await;
     let crash = running.jobs.crash_point();
     crash.arm(at.0, at.1);
@@ -64,8 +68,22 @@ async fn second_life(world: &World, ending: Ending) {
         assert!(world.path("out/sample_1-flat.vmdk").exists());
         assert!(world.path("out/sample_1.vmx").exists());
     }
+    if ending == Ending::Relocate {
+        assert_eq!(done.outcome, Some(Outcome::Migrated));
+    }
+    assert_host_holds(world, ending == Ending::Relocate);
     world.assert_clean(&running);
     running.stop().await;
+}
+
+/// Nothing of the job is at the host but the VM, if it has moved.
+#[track_caller]
+fn assert_host_holds(world: &World, moved: bool) {
+    let state = world.host.state();
+    assert!(state.dirs.is_empty() && state.mounted.is_empty());
+    let vms: Vec<&str> = state.vms.keys().map(String::as_str).collect();
+    let stays = ["[vmfs] sample_1/sample_1.vmx"];
+    assert_eq!(vms, if moved { &stays[..] } else { &[] });
 }
 
 fn crash_everywhere(request: &RecoveryRequest, ending: Ending) {
@@ -97,6 +115,14 @@ fn migrating_survives_a_crash_at_every_write() {
 #[test]
 fn a_host_is_clean_after_a_crash_at_every_write() {
     crash_everywhere(&to_host(), Ending::Discard);
+}
+
+#[test]
+fn a_host_migration_survives_a_crash_at_every_write() {
+    let redirected = RecoveryRequest { redo_datastore: Some("redo".into()), ..to_host() };
+    crash_everywhere(&to_host(), Ending::Relocate);
+    crash_everywhere(&redirected, Ending::Relocate);
+    crash_everywhere(&redirected, Ending::Discard);
 }
 
 /// A cut anywhere within the steps, not only between them: the runtime ends in the middle.

@@ -19,6 +19,7 @@ fn with_datastore(world: &World) {
 fn assert_host_clean(world: &World, running: &Running) {
     let state = world.host.state();
     assert!(state.mounted.is_empty(), "{:?}", state.mounted);
+    assert!(state.dirs.is_empty(), "{:?}", state.dirs);
     assert!(state.vms.keys().all(|path| !path.starts_with("[rekindle-")), "{:?}", state.vms);
     drop(state);
     world.assert_clean(running);
@@ -206,6 +207,62 @@ fn a_destination_that_is_not_there_is_refused() {
         let refused = running.jobs.start(migrating("nowhere"), None).await.unwrap_err();
         assert_eq!(refused.code(), "not_on_target");
         assert!(world.host.state().mounted.is_empty());
+        running.stop().await;
+    });
+}
+
+/// A migration whose guest writes to another datastore.
+fn redirected() -> RecoveryRequest {
+    let manual = Some(MigrationStart::Manual);
+    RecoveryRequest { redo_datastore: Some("redo".into()), migration: manual, ..migrating("vmfs") }
+}
+
+#[test]
+fn writes_on_another_datastore_are_written_back_before_the_vm_moves() {
+    let world = World::new();
+    with_datastore(&world);
+    world.live(async |world| {
+        let running = world.start().await;
+        let missing = running.jobs.start(redirected(), None).await.unwrap_err();
+        assert_eq!(missing.code(), "not_on_target");
+        world.host.state().datastores.insert("redo".into());
+        let job = running.jobs.start(redirected(), None).await.unwrap();
+        running.serving(&job).await;
+        assert!(world.host.state().vms[OURS].snapshot);
+        assert_eq!(
+            world.host.state().dirs.iter().cloned().collect::<Vec<_>>(),
+            [format!("[redo] rekindle-{job}")]
+        );
+        // A migration that fails has the guest write elsewhere again.
+        world.host.state().fail.insert("relocate", 1);
+        running.jobs.finish(&job, Finish::Migrate { to: None }).await.unwrap();
+        let mut view = running.jobs.watch(&job).unwrap();
+        let failed = view.wait_for(|v| v.state == JobState::Serving && v.error.is_some()).await;
+        assert_eq!(failed.unwrap().error.as_ref().unwrap().code, "target_unreachable");
+        assert!(world.host.state().vms[OURS].snapshot);
+        running.jobs.finish(&job, Finish::Migrate { to: None }).await.unwrap();
+        let done = running.end(&job).await;
+        assert_eq!(done.outcome, Some(Outcome::Migrated));
+        assert!(world.host.state().calls.contains(&"write_beside"));
+        assert_host_clean(world, &running);
+        running.stop().await;
+    });
+}
+
+#[test]
+fn writes_on_another_datastore_go_with_the_job() {
+    let world = World::new();
+    with_datastore(&world);
+    world.live(async |world| {
+        let running = world.start().await;
+        world.host.state().datastores.insert("redo".into());
+        let job = running.jobs.start(redirected(), None).await.unwrap();
+        running.serving(&job).await;
+        world.host.state().fail.insert("remove_dir", 2);
+        running.jobs.finish(&job, Finish::Discard).await.unwrap();
+        assert_eq!(running.end(&job).await.outcome, Some(Outcome::Discarded));
+        assert!(!world.host.state().calls.contains(&"consolidate"));
+        assert_host_clean(world, &running);
         running.stop().await;
     });
 }

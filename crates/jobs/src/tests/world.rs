@@ -287,11 +287,17 @@ pub(super) fn to_export() -> RecoveryRequest {
         mode: Mode::LiveRecovery,
         target: TargetRef::Export { clients: vec!["127.0.0.1".parse().unwrap()] },
         name: None,
+        name_prefix: None,
+        name_suffix: None,
         migrate: None,
         migration: None,
         expires_in_seconds: None,
         power_on: None,
         networks: None,
+        adapters: Default::default(),
+        mac: None,
+        swap: None,
+        redo_datastore: None,
         uuid: None,
     }
 }

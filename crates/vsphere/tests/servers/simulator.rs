@@ -149,3 +149,45 @@ async fn migrations_are_followed_joined_and_cancelled() {
     let stores = vsphere.vm_datastores(&vm.id).await.unwrap();
     assert_eq!(stores.iter().map(|d| &d.id).collect::<Vec<_>>(), [&to]);
 }
+
+#[tokio::test]
+async fn a_snapshot_is_made_once_and_written_back() {
+    let Some(server) = Server::simulator(&["-vms", "1"]) else { return };
+    let vsphere = server.connect().await;
+    let (_, vm) = vm(&vsphere).await;
+    vsphere.consolidate(&vm.id).await.unwrap();
+    assert_eq!(server.calls("RemoveAllSnapshots_Task"), 0);
+    for _ in 0..2 {
+        vsphere.ensure_snapshot(&vm.id, "before").await.unwrap();
+        assert!(vsphere.vm(&vm.id).await.unwrap().has_snapshot);
+    }
+    assert_eq!(server.calls("CreateSnapshot_Task"), 1);
+    // The session goes while it is written back, and one that is at work already is waited for.
+    server.rule(&json!({"method": "RemoveAllSnapshots_Task", "at": "task", "delay_ms": 500}));
+    let (merging, id) = (vsphere.clone(), vm.id.clone());
+    let merge = tokio::spawn(async move { merging.consolidate(&id).await });
+    while server.calls("RemoveAllSnapshots_Task") == 0 {
+        tokio::task::yield_now().await;
+    }
+    server.door("POST", "/sessions/drop", "");
+    vsphere.consolidate(&vm.id).await.unwrap();
+    merge.await.unwrap().unwrap();
+    assert!(!vsphere.vm(&vm.id).await.unwrap().has_snapshot);
+    assert!(vsphere.write_snapshots_beside(&vm.id).await.unwrap());
+}
+
+#[tokio::test]
+async fn directories_are_made_and_removed_once() {
+    let Some(server) = Server::simulator(&["-vms", "0"]) else { return };
+    let vsphere = server.connect().await;
+    let host = vsphere.find_host(Some("DC0_H0")).await.unwrap().id;
+    for _ in 0..2 {
+        vsphere.ensure_directory(&host, "[LocalDS_0] ours").await.unwrap();
+    }
+    for _ in 0..2 {
+        vsphere.remove_directory(&host, "[LocalDS_0] ours").await.unwrap();
+    }
+    vsphere.remove_directory(&host, "[none] ours").await.unwrap();
+    assert!(vsphere.ensure_directory(&host, "[none] ours").await.is_err());
+    assert!(vsphere.ensure_directory(&host, "[LocalDS_0] no/such").await.is_err());
+}

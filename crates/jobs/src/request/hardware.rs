@@ -1,0 +1,115 @@
+//! What becomes of the VM's devices that reach out of it: network adapters and the swap file.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{TargetRef, text};
+use crate::JobError;
+
+/// The most adapters that a request may name: a VM has ten.
+const ADAPTERS_MAX: usize = 16;
+
+/// What becomes of one network adapter.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdapterRule {
+    /// Its network; as the request says for all adapters when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<AdapterNetwork>,
+    /// Its MAC address; as the request says for all adapters when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<MacPolicy>,
+}
+
+/// The network of one adapter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AdapterNetwork {
+    /// As the VM was backed up.
+    Keep,
+    /// Present, but not connected at power-on.
+    Disconnect,
+    /// Taken out of the VM.
+    Remove,
+    /// Connected to this network of the target.
+    Connect(String),
+}
+
+/// Whether an adapter keeps its MAC address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MacPolicy {
+    /// The same. Two VMs on one network must not both have it.
+    Keep,
+    /// Another: the host makes it.
+    New,
+}
+
+/// Where the host puts the VM's swap file, which is as large as the memory that is not reserved.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SwapPolicy {
+    /// Beside the VM, in the export.
+    #[default]
+    Beside,
+    /// Nowhere: all of the VM's memory is reserved.
+    Reserved,
+    /// On this datastore of the target.
+    Datastore(String),
+}
+
+/// Refuses rules that no VM could fulfil.
+pub(super) fn validate(
+    adapters: &BTreeMap<String, AdapterRule>,
+    swap: Option<&SwapPolicy>,
+    target: &TargetRef,
+) -> Result<(), JobError> {
+    if adapters.len() > ADAPTERS_MAX {
+        let message = format!("at most {ADAPTERS_MAX} adapters can be named");
+        return Err(JobError::refused("bad_networks", message));
+    }
+    for (adapter, rule) in adapters {
+        let number = adapter.strip_prefix("ethernet").unwrap_or_default();
+        if number.is_empty() || number.len() > 2 || !number.bytes().all(|b| b.is_ascii_digit()) {
+            let message = "an adapter is named as in the VM's configuration: ethernet0";
+            return Err(JobError::refused("bad_networks", message));
+        }
+        if let Some(AdapterNetwork::Connect(network)) = &rule.network {
+            plain("adapters.network.connect", network)?;
+        }
+    }
+    match swap {
+        Some(SwapPolicy::Datastore(name)) => on_vsphere("swap", name, target),
+        Some(SwapPolicy::Beside | SwapPolicy::Reserved) | None => Ok(()),
+    }
+}
+
+/// A datastore can be named only where there are some.
+pub(super) fn on_vsphere(field: &str, name: &str, target: &TargetRef) -> Result<(), JobError> {
+    match target {
+        TargetRef::Vsphere { .. } => datastore(field, name),
+        TargetRef::Export { .. } => Err(JobError::refused(
+            "needs_vsphere",
+            format!("{field} names a datastore, which an export has not: use a vsphere target"),
+        )),
+    }
+}
+
+/// A datastore's name, which becomes part of a path.
+fn datastore(field: &str, name: &str) -> Result<(), JobError> {
+    plain(field, name)?;
+    if name.contains(['/', '[', ']']) || name == "." || name == ".." {
+        return Err(JobError::refused("bad_datastore", format!("{field}: no datastore's name")));
+    }
+    Ok(())
+}
+
+/// A text that can stand between quotes.
+pub(super) fn plain(field: &str, value: &str) -> Result<(), JobError> {
+    text(field, value)?;
+    if value.contains('"') {
+        return Err(JobError::refused("bad_networks", format!("{field} has no quotes")));
+    }
+    Ok(())
+}

@@ -1,0 +1,93 @@
+//! Snapshots of a VM, and where its host writes what comes after one.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::{VmId, Vsphere, VsphereError, error::Failure, soap::Request, task};
+
+/// How long a host may write back what a snapshot holds: 8 TiB at 100 MiB/s.
+const MERGE_WITHIN: Duration = Duration::from_secs(86_400);
+
+impl Vsphere {
+    /// Sees that a VM has a snapshot, of its disks alone: what its guest writes from now on goes to
+    /// files of their own. One that has any snapshot already is fine.
+    pub async fn ensure_snapshot(&self, vm: &VmId, name: &str) -> Result<(), VsphereError> {
+        self.session.insist(|| self.try_snapshot(vm, name)).await
+    }
+
+    async fn try_snapshot(&self, vm: &VmId, name: &str) -> Result<(), Failure> {
+        let request = Request::new("CreateSnapshot_Task", &vm.moref(), |w| {
+            w.text("name", name);
+            w.flag("memory", false);
+            w.flag("quiesce", false);
+        });
+        self.until_snapshots(vm, true, &request).await
+    }
+
+    /// Writes what is in a VM's snapshots back to its disks, and removes them all. One that has none
+    /// is fine.
+    pub async fn consolidate(&self, vm: &VmId) -> Result<(), VsphereError> {
+        self.session.insist(|| self.try_consolidate(vm)).await
+    }
+
+    async fn try_consolidate(&self, vm: &VmId) -> Result<(), Failure> {
+        let request = Request::new("RemoveAllSnapshots_Task", &vm.moref(), |w| {
+            w.flag("consolidate", true);
+        });
+        self.until_snapshots(vm, false, &request).await
+    }
+
+    /// Makes the call until the VM has snapshots, or none.
+    async fn until_snapshots(
+        &self,
+        vm: &VmId,
+        wanted: bool,
+        request: &Request,
+    ) -> Result<(), Failure> {
+        let deadline = Instant::now() + MERGE_WITHIN;
+        while self.view(vm).await?.has_snapshot != wanted {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let Err(failure) = self.session.run(request, left).await else { return Ok(()) };
+            match task::in_the_way(&failure) {
+                Some(task) => self.session.wait_out(&task, deadline).await?,
+                None => task::forgotten(failure, deadline).await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets new snapshots be written beside the disks again, after [`Vsphere::ensure_snapshot`] with
+    /// a configuration that had them written elsewhere. Says whether the host also gave up the
+    /// other place as the VM's working directory, which some do only while the VM is off.
+    pub async fn write_snapshots_beside(&self, vm: &VmId) -> Result<bool, VsphereError> {
+        self.session.insist(|| self.try_write_beside(vm)).await
+    }
+
+    async fn try_write_beside(&self, vm: &VmId) -> Result<bool, Failure> {
+        let view = self.view(vm).await?;
+        let home = view.vmx_path.rsplit_once('/').map_or("", |(home, _)| home).to_owned();
+        let beside = Request::new("ReconfigVM_Task", &vm.moref(), |w| {
+            w.element("spec", |w| {
+                w.element("extraConfig", |w| {
+                    w.text("key", "snapshot.redoNotWithParent");
+                    w.typed_text("value", "xsd:string", "FALSE");
+                });
+            });
+        });
+        self.session.run(&beside, self.session.limits.task).await?;
+        let at_home = Request::new("ReconfigVM_Task", &vm.moref(), |w| {
+            w.element("spec", |w| {
+                w.element("files", |w| w.text("snapshotDirectory", &format!("{home}/")));
+            });
+        });
+        match self.session.run(&at_home, self.session.limits.task).await {
+            Ok(_) => Ok(true),
+            Err(Failure::Fault(fault)) => {
+                tracing::debug!(?fault, "the working directory stays");
+                Ok(false)
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+}
