@@ -51,6 +51,8 @@ pub(crate) enum Command {
     Jobs(JobsArgs),
     /// End a job: migrate the VM to where it stays, or discard what its guest wrote.
     Finish(FinishArgs),
+    /// Move the time limit of a live mount.
+    Extend(ExtendArgs),
     /// Take a job back, whatever it does now.
     Cancel(CancelArgs),
     /// List exports and who uses them.
@@ -242,8 +244,17 @@ pub(crate) struct RecoverArgs {
     /// Only for a look or a test: ends discarded.
     #[arg(long)]
     pub(crate) mount: bool,
+    /// Disks alone, in the smallest VM that can hold them, which is not started.
+    #[arg(long, conflicts_with = "mount")]
+    pub(crate) disk_only: bool,
+    /// Write the VM to where it stays, and run nothing.
+    #[arg(long, conflicts_with_all = ["mount", "disk_only", "clients"])]
+    pub(crate) full: bool,
+    /// Only this disk, by its place (scsi0:1); may be given more than once.
+    #[arg(long = "disk", value_name = "PLACE")]
+    pub(crate) disks: Vec<String>,
     /// Serve an export to this address; may be given more than once.
-    #[arg(long = "client", value_name = "ADDRESS", required_unless_present = "target")]
+    #[arg(long = "client", value_name = "ADDRESS", required_unless_present_any = ["target", "full"])]
     pub(crate) clients: Vec<IpAddr>,
     /// Run the VM on this configured target.
     #[arg(long, value_name = "NAME", conflicts_with = "clients")]
@@ -376,6 +387,17 @@ pub(crate) struct FinishArgs {
     /// Follow the job until it ends; its outcome is the exit status.
     #[arg(long)]
     pub(crate) watch: bool,
+    #[command(flatten)]
+    pub(crate) daemon: DaemonArgs,
+}
+
+#[derive(Args)]
+pub(crate) struct ExtendArgs {
+    /// The job.
+    pub(crate) id: String,
+    /// It ends by itself so many seconds from now.
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) expires_in_seconds: u64,
     #[command(flatten)]
     pub(crate) daemon: DaemonArgs,
 }

@@ -15,7 +15,7 @@ pub(crate) use table::{bytes, seconds};
 
 use crate::{
     cli::{
-        Action, CancelArgs, DaemonArgs, FinishArgs, JobsArgs, PointsArgs, RecoverArgs,
+        Action, CancelArgs, DaemonArgs, ExtendArgs, FinishArgs, JobsArgs, PointsArgs, RecoverArgs,
         TargetCommand,
     },
     exit::Failure,
@@ -179,6 +179,13 @@ fn finish_body(args: &FinishArgs) -> Result<Value, Failure> {
             "keeping what the guest wrote as a new recovery point is not in this version",
         )),
     }
+}
+
+pub(crate) fn extend(args: &ExtendArgs) -> Result<(), Failure> {
+    let daemon = Daemon::new(&args.daemon)?;
+    let body = json!({ "expires_in_seconds": args.expires_in_seconds });
+    let path = format!("{}/extend", http::job_path(&args.id)?);
+    run(end(&daemon, &args.daemon, &args.id, &path, Some(&body), false))
 }
 
 pub(crate) fn cancel(args: &CancelArgs) -> Result<(), Failure> {

@@ -59,6 +59,7 @@ fn run(command: cli::Command) -> Result<(), exit::Failure> {
         Command::Recover(args) => client::recover(&args),
         Command::Jobs(args) => client::jobs(&args),
         Command::Finish(args) => client::finish(&args),
+        Command::Extend(args) => client::extend(&args),
         Command::Cancel(args) => client::cancel(&args),
         Command::Exports(args) => client::exports(&args.daemon),
         Command::Cache(args) => client::cache(&args.daemon),

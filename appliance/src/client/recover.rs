@@ -14,7 +14,7 @@ mod hardware;
 pub(super) fn request(args: &RecoverArgs) -> Result<Value, Failure> {
     let mut body = json!({
         "point": args.point,
-        "mode": if args.mount { "live_mount" } else { "live_recovery" },
+        "mode": mode(args),
         "target": target(args),
     });
     let mut set = |key: &str, value: Option<Value>| {
@@ -29,6 +29,7 @@ pub(super) fn request(args: &RecoverArgs) -> Result<Value, Failure> {
     set("migrate", destination(args.to_directory.as_deref(), args.to_datastore.as_deref())?);
     set("migration", args.migration.map(migration));
     set("expires_in_seconds", args.expires_in_seconds.map(Value::from));
+    set("disks", (!args.disks.is_empty()).then(|| args.disks.clone().into()));
     set("power_on", args.no_power_on.then_some(Value::from(false)));
     for (key, value) in hardware::keys(&args.hardware)? {
         set(key, Some(value));
@@ -36,8 +37,18 @@ pub(super) fn request(args: &RecoverArgs) -> Result<Value, Failure> {
     Ok(body)
 }
 
+fn mode(args: &RecoverArgs) -> &'static str {
+    match (args.mount, args.disk_only, args.full) {
+        (true, _, _) => "live_mount",
+        (_, true, _) => "disk_only",
+        (_, _, true) => "full_restore",
+        (false, false, false) => "live_recovery",
+    }
+}
+
 fn target(args: &RecoverArgs) -> Value {
     match (&args.target, &args.host) {
+        (None, _) if args.full => json!({ "kind": "nowhere" }),
         (None, _) => json!({ "kind": "export", "clients": args.clients }),
         (Some(name), None) => json!({ "kind": "vsphere", "name": name }),
         (Some(name), Some(host)) => json!({ "kind": "vsphere", "name": name, "host": host }),

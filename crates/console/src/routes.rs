@@ -20,7 +20,7 @@ const BODY_MAX: usize = 64 << 10;
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Every call of the API: method, path, whether it takes a body, what it does.
-const CALLS: [(&str, &str, bool, &str); 17] = [
+const CALLS: [(&str, &str, bool, &str); 18] = [
     ("POST", "/api/v1/session", true, "log in with {token}, for a cookie (the page's way)"),
     ("GET", "/api/v1/session", false, "who is logged in"),
     ("DELETE", "/api/v1/session", false, "log out"),
@@ -36,6 +36,7 @@ const CALLS: [(&str, &str, bool, &str); 17] = [
     ("GET", "/api/v1/jobs", false, "jobs, newest first"),
     ("GET", "/api/v1/jobs/{id}", false, "one job: state, steps, progress, export, timeline"),
     ("POST", "/api/v1/jobs/{id}/finish", true, "end a job: {action: migrate | discard, to?}"),
+    ("POST", "/api/v1/jobs/{id}/extend", true, "move a live mount's limit: {expires_in_seconds}"),
     ("POST", "/api/v1/jobs/{id}/cancel", false, "take a job back"),
     ("GET", "/api/v1/jobs/{id}/events", false, "the job as server-sent events, until it ends"),
     ("GET", "/api/v1/exports", false, "exports, their clients and counters"),
@@ -114,6 +115,7 @@ pub(crate) fn router(console: Arc<Console>) -> Router {
         .route("/api/v1/jobs", get(api::jobs))
         .route("/api/v1/jobs/{id}", get(api::job))
         .route("/api/v1/jobs/{id}/finish", post(api::finish))
+        .route("/api/v1/jobs/{id}/extend", post(api::extend))
         .route("/api/v1/jobs/{id}/cancel", post(api::cancel))
         .route("/api/v1/jobs/{id}/events", get(api::events))
         .route("/api/v1/exports", get(api::exports))

@@ -29,6 +29,8 @@ const SHOW_EVERY: Duration = Duration::from_millis(500);
 /// What others may ask of a job. The answer says whether it will be done, not that it was.
 pub(crate) enum Command {
     Finish(Finish, Answer),
+    /// Moves the time limit to so many seconds from now.
+    Extend(u64, Answer),
     Cancel(Answer),
 }
 
@@ -126,7 +128,8 @@ impl Driver {
             Command::Finish(Finish::Discard, answer) if self.record.plan.is_unwinding() => {
                 (answer, Flow::On)
             }
-            Command::Finish(Finish::Discard | Finish::Migrate { .. }, answer) => {
+            Command::Finish(Finish::Discard | Finish::Migrate { .. }, answer)
+            | Command::Extend(_, answer) => {
                 // Nobody listens any more if the caller has gone.
                 let _ = answer.send(Err(show::not_serving(self.state())));
                 return Flow::On;

@@ -21,6 +21,8 @@ use crate::{Finish, JobError, JobId, JobState, JobView, JobsConfig, Step, Target
 mod accept;
 mod point;
 
+pub(crate) use accept::after;
+
 /// How long one job's disks may take to come back before the others' turn comes. A job that needs
 /// longer comes back by itself later; its clients wait.
 const RESTORE_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
@@ -178,6 +180,15 @@ impl Jobs {
             return Ok(());
         }
         send(id, &inbox, Command::Cancel).await
+    }
+
+    /// Moves the time limit of a live mount that serves to so many seconds from now.
+    ///
+    /// `Conflict` if it does not serve or has no limit, `Refused` for a limit beyond a year.
+    pub async fn extend(&self, id: &JobId, seconds: u64) -> Result<(), JobError> {
+        crate::request::expiry(seconds)?;
+        let (_, inbox) = self.entry(id)?;
+        send(id, &inbox, |answer| Command::Extend(seconds, answer)).await
     }
 
     /// Adds a job with its view.

@@ -7,7 +7,8 @@ use rekindle_state::{Database, Keyspace, StateError};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Destination, ErrorView, Event, JobError, JobId, JobState, Outcome, Plan, RecoveryRequest, Step,
+    Destination, ErrorView, Event, JobError, JobId, JobState, Mode, Outcome, Plan, RecoveryRequest,
+    Step,
 };
 
 /// The format of [`Record`] that this version writes and reads.
@@ -118,12 +119,14 @@ pub(crate) struct Accepted {
     pub(crate) reserve: u64,
     pub(crate) created_at: Timestamp,
     pub(crate) expires_at: Option<Timestamp>,
-    pub(crate) steps: Vec<Step>,
+    pub(crate) plan: Plan,
 }
 
 impl Record {
     pub(crate) fn new(accepted: Accepted) -> Self {
         let at = accepted.created_at;
+        let straight = accepted.request.mode == Mode::FullRestore;
+        let destination = accepted.request.migrate.clone().filter(|_| straight);
         Self {
             version: VERSION,
             id: accepted.id,
@@ -141,10 +144,10 @@ impl Record {
             expires_at: accepted.expires_at,
             serving_since: None,
             finished_at: None,
-            plan: Plan::new(accepted.steps),
+            plan: accepted.plan,
             times: BTreeMap::new(),
             outcome: None,
-            destination: None,
+            destination,
             migrated_to: None,
             pause_ms: None,
             host_vm: None,

@@ -104,7 +104,7 @@ enum Walk {
 /// done <= begun <= done + 1
 /// ```
 ///
-/// A migration appends its steps. When the last is done the walk turns round by itself; when one
+/// A migration appends its steps; a job that never serves has them from the start. When the last is done the walk turns round by itself; when one
 /// fails the walk goes back to serving, because the guest's writes must outlive a migration that
 /// did not work. Everything else that ends a job unwinds all of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,12 +114,23 @@ pub struct Plan {
     begun: usize,
     done: usize,
     walk: Walk,
+    /// The job never serves: its migration follows its set-up at once, and ends it either way.
+    #[serde(default)]
+    straight: bool,
 }
 
 impl Plan {
     /// A job that has not begun, with its steps up to serving.
     pub fn new(steps: Vec<Step>) -> Self {
-        Self { floor: steps.len(), steps, begun: 0, done: 0, walk: Walk::Forward }
+        let floor = steps.len();
+        Self { floor, steps, begun: 0, done: 0, walk: Walk::Forward, straight: false }
+    }
+
+    /// A job that has not begun and never serves.
+    pub fn straight(mut set_up: Vec<Step>, migration: &[Step]) -> Self {
+        let floor = set_up.len();
+        set_up.extend_from_slice(migration);
+        Self { floor, straight: true, ..Self::new(set_up) }
     }
 
     /// What to do next. The driver does it, journals it, and says so below.
@@ -170,7 +181,7 @@ impl Plan {
     pub fn retreat(&mut self) {
         if self.walk == Walk::Forward {
             let migrating = self.steps.len() > self.floor;
-            self.walk = if migrating { Walk::Retreat } else { Walk::Unwind };
+            self.walk = if migrating && !self.straight { Walk::Retreat } else { Walk::Unwind };
             self.settle();
         }
     }
@@ -205,7 +216,9 @@ impl Plan {
 
     /// On the way through a migration, or back from one.
     pub fn is_migrating(&self) -> bool {
-        self.walk == Walk::Retreat || (self.walk == Walk::Forward && self.steps.len() > self.floor)
+        let under_way =
+            self.steps.len() > self.floor && (!self.straight || self.done >= self.floor);
+        self.walk == Walk::Retreat || (self.walk == Walk::Forward && under_way)
     }
 
     /// On the way back to nothing.
@@ -333,6 +346,28 @@ mod tests {
             }
             prop_assert_eq!(plan.next(), Next::Finished);
             prop_assert!(world.0.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_job_that_never_serves_ends_with_its_last_step_or_its_first_failure() {
+        for fails_at in 0..=SETUP.len() + MIGRATION.len() {
+            let mut plan = Plan::straight(SETUP.to_vec(), &MIGRATION);
+            let mut world = World::default();
+            for at in 0..fails_at {
+                assert_eq!(plan.is_migrating(), at >= SETUP.len());
+                assert!(!plan.is_serving() && !plan.is_unwinding());
+                assert!(!plan.migrate(&MIGRATION));
+                step_once(&mut plan, &mut world, Some(at % 2 == 0));
+                step_once(&mut plan, &mut world, None);
+            }
+            assert_eq!(plan.is_unwinding(), fails_at == SETUP.len() + MIGRATION.len());
+            plan.retreat();
+            assert!(plan.is_unwinding());
+            while plan.next() != Next::Finished {
+                step_once(&mut plan, &mut world, None);
+            }
+            assert!(world.0.is_empty() && plan.is_sound());
         }
     }
 

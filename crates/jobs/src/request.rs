@@ -18,6 +18,8 @@ pub(crate) const CLIENTS_MAX: usize = 256;
 const NETWORKS_MAX: usize = 64;
 /// The longest text that a request may carry in any one field, in bytes.
 const TEXT_MAX: usize = 1024;
+/// The most disks that a request may name: a VM has 256.
+const DISKS_MAX: usize = 256;
 /// The longest time limit of a live mount: a year.
 const EXPIRY_MAX_SECONDS: u64 = 366 * 86_400;
 
@@ -33,6 +35,9 @@ pub struct RecoveryRequest {
     /// Whether the VM is to stay.
     #[serde(default)]
     pub mode: Mode,
+    /// Only these disks of the VM, by their place: `scsi0:1`. All of them when empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub disks: Vec<String>,
     /// Where the VM runs.
     pub target: TargetRef,
     /// The recovered VM's name; `<original>_<n>` when absent.
@@ -44,7 +49,7 @@ pub struct RecoveryRequest {
     /// The same, set behind it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name_suffix: Option<String>,
-    /// Where a live recovery ends. May be given at `finish` instead.
+    /// Where a live recovery ends. May be given at `finish` instead, but for a full restore.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub migrate: Option<Destination>,
     /// When the migration starts; by default by itself on vSphere, at `finish` elsewhere.
@@ -53,7 +58,8 @@ pub struct RecoveryRequest {
     /// After how many seconds a live mount discards itself; the configured default when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_in_seconds: Option<u64>,
-    /// Whether a vSphere target powers the VM on; true when absent.
+    /// Whether a vSphere target powers the VM on. When absent it does, but for disks alone; a full
+    /// restore never does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub power_on: Option<bool>,
     /// What becomes of the VM's network adapters; by default a live recovery keeps them and a
@@ -88,6 +94,11 @@ pub enum Mode {
     LiveRecovery,
     /// Ends discarded, by request or by itself at a time limit.
     LiveMount,
+    /// As a live recovery, of disks in a VM that is as small as can be: 100 MB of memory, one
+    /// processor, one video card, no network. Attach them to the VM that needs them.
+    DiskOnly,
+    /// The VM is written to where it stays and never runs from the export.
+    FullRestore,
 }
 
 /// Where the VM runs.
@@ -107,6 +118,8 @@ pub enum TargetRef {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         host: Option<String>,
     },
+    /// Nowhere: a full restore to a directory.
+    Nowhere {},
 }
 
 /// Where a migration writes the VM.
@@ -177,6 +190,11 @@ impl RecoveryRequest {
             }
         }
         self.validate_names()?;
+        if self.disks.len() > DISKS_MAX {
+            let message = format!("at most {DISKS_MAX} disks can be named");
+            return Err(JobError::refused("bad_disks", message));
+        }
+        self.disks.iter().try_for_each(|disk| text("disks", disk))?;
         self.target.validate()?;
         hardware::validate(&self.adapters, self.swap.as_ref(), &self.target)?;
         if let Some(name) = &self.redo_datastore {
@@ -212,6 +230,7 @@ impl RecoveryRequest {
         if let Some(destination) = &self.migrate {
             destination.validate(&self.target)?;
         }
+        self.validate_full()?;
         if self.mode == Mode::LiveMount && (self.migrate.is_some() || self.migration.is_some()) {
             return Err(JobError::refused(
                 "mount_is_not_migrated",
@@ -225,17 +244,39 @@ impl RecoveryRequest {
             ));
         }
         match (self.mode, self.expires_in_seconds) {
-            (Mode::LiveRecovery, Some(_)) => Err(JobError::refused(
-                "recovery_does_not_expire",
-                "a live recovery does not expire; ask for mode live_mount",
-            )),
-            (Mode::LiveMount, Some(seconds)) if !(1..=EXPIRY_MAX_SECONDS).contains(&seconds) => {
+            (Mode::LiveMount, Some(seconds)) => expiry(seconds),
+            (Mode::LiveRecovery | Mode::DiskOnly | Mode::FullRestore, Some(_)) => {
                 Err(JobError::refused(
-                    "bad_expiry",
-                    format!("expires_in_seconds must be from 1 to {EXPIRY_MAX_SECONDS}"),
+                    "recovery_does_not_expire",
+                    "only a live mount expires; ask for mode live_mount",
                 ))
             }
-            _ => Ok(()),
+            (_, None) => Ok(()),
+        }
+    }
+
+    /// A full restore goes straight to where the VM stays, and nothing else does.
+    fn validate_full(&self) -> Result<(), JobError> {
+        let refused = |code, message: &str| Err(JobError::refused(code, message));
+        let nowhere = matches!(self.target, TargetRef::Nowhere {});
+        if self.mode != Mode::FullRestore {
+            let message = "target nowhere is for a full restore to a directory";
+            return if nowhere { refused("bad_target", message) } else { Ok(()) };
+        }
+        match &self.target {
+            TargetRef::Export { .. } => {
+                refused("bad_target", "a full restore to a directory has target nowhere")
+            }
+            _ if self.migrate.is_none() => {
+                refused("destination_missing", "a full restore needs `migrate`")
+            }
+            _ if self.migration.is_some() || self.redo_datastore.is_some() => {
+                refused("full_restore_runs_nowhere", "it takes no `migration` or `redo_datastore`")
+            }
+            _ if self.power_on == Some(true) => {
+                refused("full_restore_runs_nowhere", "it does not power the VM on")
+            }
+            TargetRef::Vsphere { .. } | TargetRef::Nowhere {} => Ok(()),
         }
     }
 
@@ -250,15 +291,15 @@ impl RecoveryRequest {
 
     pub(crate) fn networks(&self) -> Networks {
         self.networks.clone().unwrap_or(match self.mode {
-            Mode::LiveRecovery => Networks::Keep,
-            Mode::LiveMount => Networks::Disconnect,
+            Mode::LiveRecovery | Mode::FullRestore => Networks::Keep,
+            Mode::LiveMount | Mode::DiskOnly => Networks::Disconnect,
         })
     }
 
     pub(crate) fn uuid(&self) -> UuidPolicy {
         self.uuid.unwrap_or(match self.mode {
-            Mode::LiveRecovery => UuidPolicy::Keep,
-            Mode::LiveMount => UuidPolicy::New,
+            Mode::LiveRecovery | Mode::FullRestore => UuidPolicy::Keep,
+            Mode::LiveMount | Mode::DiskOnly => UuidPolicy::New,
         })
     }
 
@@ -283,7 +324,10 @@ impl RecoveryRequest {
     }
 
     pub(crate) fn power_on(&self) -> bool {
-        self.power_on.unwrap_or(true)
+        self.power_on.unwrap_or(match self.mode {
+            Mode::LiveRecovery | Mode::LiveMount => true,
+            Mode::DiskOnly | Mode::FullRestore => false,
+        })
     }
 }
 
@@ -303,6 +347,7 @@ impl TargetRef {
                 text("target.name", name)?;
                 host.as_deref().map_or(Ok(()), |host| text("target.host", host))
             }
+            Self::Nowhere {} => Ok(()),
         }
     }
 }
@@ -312,17 +357,30 @@ impl Destination {
     pub(crate) fn validate(&self, target: &TargetRef) -> Result<(), JobError> {
         match (self, target) {
             (Self::Datastore(name), TargetRef::Vsphere { .. }) => text("migrate.datastore", name),
-            (Self::Datastore(_), TargetRef::Export { .. }) => Err(JobError::refused(
-                "destination_unreachable",
-                "an export is migrated to a directory; a datastore needs a vsphere target",
-            )),
+            (Self::Datastore(_), TargetRef::Export { .. } | TargetRef::Nowhere {}) => {
+                Err(JobError::refused(
+                    "destination_unreachable",
+                    "an export is migrated to a directory; a datastore needs a vsphere target",
+                ))
+            }
             (Self::Directory(_), TargetRef::Vsphere { .. }) => Err(JobError::refused(
                 "destination_unreachable",
                 "a VM on vSphere is migrated to a datastore; a directory needs an export target",
             )),
-            (Self::Directory(path), TargetRef::Export { .. }) => directory(path),
+            (Self::Directory(path), TargetRef::Export { .. } | TargetRef::Nowhere {}) => {
+                directory(path)
+            }
         }
     }
+}
+
+/// Refuses a time limit that is none.
+pub(crate) fn expiry(seconds: u64) -> Result<(), JobError> {
+    if (1..=EXPIRY_MAX_SECONDS).contains(&seconds) {
+        return Ok(());
+    }
+    let message = format!("expires_in_seconds must be from 1 to {EXPIRY_MAX_SECONDS}");
+    Err(JobError::refused("bad_expiry", message))
 }
 
 fn directory(path: &std::path::Path) -> Result<(), JobError> {

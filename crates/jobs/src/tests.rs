@@ -2,6 +2,7 @@
 
 mod crashes;
 mod hosts;
+mod kinds;
 mod limits;
 mod migration;
 mod rate;

@@ -7,6 +7,7 @@ use rekindle_image::Vmx;
 use crate::{AdapterRule, JobError, MacPolicy, Networks, SwapPolicy, UuidPolicy};
 
 mod adapters;
+mod minimum;
 mod swap;
 
 /// How a configuration is to be rewritten.
@@ -72,10 +73,7 @@ const CONTROLLERS: &[&str] = &["scsi", "sata", "ide", "nvme"];
 impl Rewrite<'_> {
     /// Rewrites `text`. Lines that are not named here stay as they are.
     pub(crate) fn apply(&self, text: &str) -> Result<Rewritten, JobError> {
-        let parsed = Vmx::parse(text.as_bytes());
-        let mut vmx = parsed
-            .map_err(|e| JobError::refused("bad_vmx", format!("the VM's configuration: {e}")))?;
-        refuse_encrypted(&vmx)?;
+        let mut vmx = parse(text)?;
         let mut edit = Edit { vmx: &mut vmx, notes: Vec::new() };
         edit.drop_stale();
         edit.identity(self);
@@ -87,6 +85,15 @@ impl Rewrite<'_> {
         let notes = edit.notes;
         Ok(Rewritten { bytes: vmx.to_bytes(), notes })
     }
+}
+
+/// A configuration that can be recovered.
+fn parse(text: &str) -> Result<Vmx, JobError> {
+    let parsed = Vmx::parse(text.as_bytes());
+    let vmx =
+        parsed.map_err(|e| JobError::refused("bad_vmx", format!("the VM's configuration: {e}")))?;
+    refuse_encrypted(&vmx)?;
+    Ok(vmx)
 }
 
 /// An encrypted VM needs its key provider, which a recovery does not bring along.

@@ -91,6 +91,26 @@ pub(crate) async fn finish(
     accepted(&console, &id)
 }
 
+/// A new time limit.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ExtendBody {
+    expires_in_seconds: u64,
+}
+
+/// `POST /api/v1/jobs/{id}/extend`
+pub(crate) async fn extend(
+    State(console): State<Arc<Console>>,
+    Path(id): Path<String>,
+    body: Result<Json<ExtendBody>, JsonRejection>,
+) -> Result<Response, Problem> {
+    let id: JobId = id.parse()?;
+    let Json(body) = body?;
+    let (jobs, moved) = (Arc::clone(&console.jobs), id.clone());
+    to_its_end(async move { jobs.extend(&moved, body.expires_in_seconds).await }).await??;
+    accepted(&console, &id)
+}
+
 /// `POST /api/v1/jobs/{id}/cancel`
 pub(crate) async fn cancel(
     State(console): State<Arc<Console>>,

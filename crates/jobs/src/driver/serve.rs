@@ -39,7 +39,6 @@ impl Driver {
                 None
             }
         };
-        let expires = show::until(self.record.expires_at);
         let mut tick = tokio::time::interval(SHOW_EVERY);
         while self.record.plan.is_serving() {
             if warming.is_none() && self.record.request.migrates_by_itself() && !self.tried {
@@ -48,6 +47,7 @@ impl Driver {
                 }
                 continue;
             }
+            let expires = show::until(self.record.expires_at);
             let command = tokio::select! {
                 () = self.stop.cancelled() => return Flow::Stop,
                 () = show::sleep(expires) => return self.unwind(Outcome::Expired, "expired").await,
@@ -101,9 +101,27 @@ impl Driver {
                 let _ = answer.send(begun);
                 return flow;
             }
+            Command::Extend(seconds, answer) => {
+                let extended = self.extend(seconds);
+                let flow = if extended.is_ok() { self.write().await } else { Flow::On };
+                let _ = answer.send(extended);
+                return flow;
+            }
         };
         let _ = answer.send(Ok(()));
         flow
+    }
+
+    fn extend(&mut self, seconds: u64) -> Result<(), JobError> {
+        if self.record.request.mode != Mode::LiveMount {
+            let message = "only a live mount has a time limit";
+            return Err(JobError::conflict("recovery_does_not_expire", message));
+        }
+        let now = Timestamp::now();
+        let at = crate::jobs::after(now, seconds)?;
+        self.record.expires_at = Some(at);
+        self.record.note(now, format!("its time limit is {at:.0} now"));
+        Ok(())
     }
 
     async fn migrate_by_itself(&mut self) -> Flow {

@@ -130,7 +130,8 @@ fn file(name: String, kind: FileKind, size: Option<u64>) -> ExportedFile {
 
 /// Why a job cannot be finished now.
 pub(super) fn not_serving(state: JobState) -> JobError {
-    let message = format!("the job is {}: it can be finished while it serves", state.as_str());
+    let message =
+        format!("the job is {}: it can be finished or extended while it serves", state.as_str());
     JobError::conflict("not_serving", message)
 }
 

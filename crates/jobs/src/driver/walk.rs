@@ -77,7 +77,10 @@ impl Driver {
                     let _ = answer.send(Ok(()));
                     return Ended::Cut(Outcome::Cancelled, "cancelled");
                 }
-                Some(Command::Finish(Finish::Discard | Finish::Migrate { .. }, answer)) => {
+                Some(
+                    Command::Finish(Finish::Discard | Finish::Migrate { .. }, answer)
+                    | Command::Extend(_, answer),
+                ) => {
                     let _ = answer.send(Err(show::not_serving(self.record.state())));
                 }
             }
@@ -103,9 +106,11 @@ impl Driver {
         tracing::warn!(step = step.as_str(), "failed: {error}");
         self.record.times(step).error = Some(error.to_view());
         self.record.error = Some(error.to_view());
-        let what = if self.record.plan.is_migrating() { "migration failed" } else { "failed" };
-        self.record.note(now, format!("{what}: {}: {error}", step.as_str()));
+        let migrating = self.record.plan.is_migrating();
         self.record.plan.retreat();
+        let serves = migrating && !self.record.plan.is_unwinding();
+        let what = if serves { "migration failed" } else { "failed" };
+        self.record.note(now, format!("{what}: {}: {error}", step.as_str()));
         if self.record.plan.is_unwinding() {
             self.record.outcome = Some(Outcome::Failed);
         }

@@ -13,7 +13,8 @@ use crate::staging::check_directory;
 use crate::steps::{files, turn};
 use crate::target::Needs;
 use crate::{
-    Destination, JobError, JobId, JobView, Mode, RecoveryRequest, Step, TargetRef, failure, naming,
+    Destination, JobError, JobId, JobView, Mode, Plan, RecoveryRequest, Step, TargetRef, failure,
+    naming,
 };
 
 /// The longest idempotency key, in bytes.
@@ -114,17 +115,33 @@ impl Jobs {
         if point.disks.is_empty() {
             return Err(JobError::refused("no_disks", "the recovery point has no disks"));
         }
+        let has = |key: &str| point.disks.iter().any(|disk| disk.key.eq_ignore_ascii_case(key));
+        if let Some(missing) = request.disks.iter().find(|key| !has(key)) {
+            let message = format!("the recovery point has no disk {missing}");
+            return Err(JobError::refused("unknown_disk", message));
+        }
         if let Some(Destination::Directory(path)) = &request.migrate {
             let (path, own) = (path.clone(), self.env.config.own_dirs.clone());
             failure::blocking(move || check_directory(&path, &own)).await?;
         }
-        self.check_space(point.size_bytes())?;
+        self.check_space(self.reserve(request, &point))?;
         let (clients, mount) = self.check_target(request).await?;
         Ok(Checked { repository, point, clients, mount })
     }
 
-    fn check_space(&self, vm_bytes: u64) -> Result<(), JobError> {
-        let need = reserve(vm_bytes, &self.env.config);
+    /// Bytes that the guest may write. Of a VM that does not run none.
+    fn reserve(&self, request: &RecoveryRequest, point: &PointManifest) -> u64 {
+        let chosen = point.disks.iter().filter(|disk| is_chosen(request, &disk.key));
+        let bytes = chosen.fold(0u64, |sum, disk| sum.saturating_add(disk.size_bytes));
+        match request.mode {
+            Mode::FullRestore => 0,
+            Mode::LiveRecovery | Mode::LiveMount | Mode::DiskOnly => {
+                reserve(bytes, &self.env.config)
+            }
+        }
+    }
+
+    fn check_space(&self, need: u64) -> Result<(), JobError> {
         let used = |job: &JobId| self.env.overlays.used(job);
         match self.env.gate.missing(need, self.env.free()?, used) {
             0 => Ok(()),
@@ -138,6 +155,7 @@ impl Jobs {
     ) -> Result<(Vec<ClientNet>, Option<HostMount>), JobError> {
         let (name, host) = match &request.target {
             TargetRef::Export { clients } => return Ok((clients.clone(), None)),
+            TargetRef::Nowhere {} => return Ok((Vec::new(), None)),
             TargetRef::Vsphere { name, host } => (name, host),
         };
         let link = self.env.link(name)?;
@@ -160,22 +178,22 @@ impl Jobs {
         let id = self.new_id(now)?;
         let name = vm_name(&request, &checked.point, &others)?;
         let place = self.place(&id, &name, checked.mount, &others);
-        let steps = steps(&request);
+        let plan = plan(&request);
         let record = Record::new(Accepted {
             vm: checked.point.vm.name.clone(),
             point: checked.point.id.to_string(),
             repository: checked.repository,
-            disks: disks(&id, &place.folder, &checked.point),
-            nvram: checked.point.nvram.is_some(),
+            disks: disks(&id, &place.folder, &request, &checked.point),
+            nvram: checked.point.nvram.is_some() && request.mode != Mode::DiskOnly,
             clients: checked.clients,
-            reserve: reserve(checked.point.size_bytes(), &self.env.config),
+            reserve: self.reserve(&request, &checked.point),
             created_at: now,
             expires_at: self.expires_at(&request, now)?,
             id,
             request,
             name,
             place,
-            steps,
+            plan,
         });
         // A configuration that cannot be rewritten is refused now, not minutes later.
         files::small_files(&checked.point, &record)?;
@@ -201,15 +219,12 @@ impl Jobs {
         request: &RecoveryRequest,
         now: Timestamp,
     ) -> Result<Option<Timestamp>, JobError> {
-        if request.mode == Mode::LiveRecovery {
+        if request.mode != Mode::LiveMount {
             return Ok(None);
         }
         let default = self.env.config.mount_expires.as_secs();
         let seconds = request.expires_in_seconds.unwrap_or(default);
-        let limit = SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX));
-        let at = now.checked_add(limit);
-        let at = at.map_err(|e| JobError::refused("bad_expiry", format!("the time limit: {e}")))?;
-        Ok(Some(at))
+        after(now, seconds).map(Some)
     }
 
     /// The export and the folder. A host has one export for all its VMs; other clients get one each.
@@ -231,6 +246,18 @@ impl Jobs {
         let folder = naming::free(&naming::slug(name), &folders);
         Place { export, folder, datastore: mount }
     }
+}
+
+/// So many seconds after `now`.
+pub(crate) fn after(now: Timestamp, seconds: u64) -> Result<Timestamp, JobError> {
+    let limit = SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX));
+    let at = now.checked_add(limit);
+    at.map_err(|e| JobError::refused("bad_expiry", format!("the time limit: {e}")))
+}
+
+/// Whether a request is for the disk at this place.
+fn is_chosen(request: &RecoveryRequest, key: &str) -> bool {
+    request.disks.is_empty() || request.disks.iter().any(|disk| disk.eq_ignore_ascii_case(key))
 }
 
 /// The names in an export's directory: what a client left there is not written over.
@@ -260,6 +287,20 @@ fn vm_name(
     }
 }
 
+/// The steps up to serving, or to the end of a job that never serves.
+fn plan(request: &RecoveryRequest) -> Plan {
+    match (request.mode, &request.migrate) {
+        (Mode::FullRestore, Some(Destination::Datastore(_))) => {
+            Plan::straight(steps(request), &[Step::Relocate, Step::Depart])
+        }
+        (Mode::FullRestore, Some(Destination::Directory(_)) | None) => Plan::straight(
+            vec![Step::Admit, Step::Open, Step::Overlay],
+            &[Step::Copy, Step::Verify, Step::Settle, Step::Publish],
+        ),
+        (Mode::LiveRecovery | Mode::LiveMount | Mode::DiskOnly, _) => Plan::new(steps(request)),
+    }
+}
+
 /// The steps up to serving.
 fn steps(request: &RecoveryRequest) -> Vec<Step> {
     let mut steps = vec![Step::Admit, Step::Open, Step::Overlay, Step::Export, Step::Files];
@@ -277,7 +318,12 @@ fn steps(request: &RecoveryRequest) -> Vec<Step> {
     steps
 }
 
-fn disks(id: &JobId, stem: &str, point: &PointManifest) -> Vec<DiskRecord> {
+fn disks(
+    id: &JobId,
+    stem: &str,
+    request: &RecoveryRequest,
+    point: &PointManifest,
+) -> Vec<DiskRecord> {
     let disk = |(index, disk): (usize, &rekindle_repo::DiskManifest)| {
         let name = if index == 0 { stem.to_owned() } else { format!("{stem}_{index}") };
         DiskRecord {
@@ -289,5 +335,6 @@ fn disks(id: &JobId, stem: &str, point: &PointManifest) -> Vec<DiskRecord> {
             size: disk.size_bytes,
         }
     };
-    point.disks.iter().enumerate().map(disk).collect()
+    let all = point.disks.iter().enumerate();
+    all.filter(|(_, disk)| is_chosen(request, &disk.key)).map(disk).collect()
 }

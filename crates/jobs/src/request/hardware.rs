@@ -89,9 +89,9 @@ pub(super) fn validate(
 pub(super) fn on_vsphere(field: &str, name: &str, target: &TargetRef) -> Result<(), JobError> {
     match target {
         TargetRef::Vsphere { .. } => datastore(field, name),
-        TargetRef::Export { .. } => Err(JobError::refused(
+        TargetRef::Export { .. } | TargetRef::Nowhere {} => Err(JobError::refused(
             "needs_vsphere",
-            format!("{field} names a datastore, which an export has not: use a vsphere target"),
+            format!("{field} names a datastore, which only vSphere has: use a vsphere target"),
         )),
     }
 }

@@ -13,7 +13,7 @@ use rekindle_image::Vmx;
 use super::{Found, Work, export, files};
 use crate::mover::{self, Mover, Source};
 use crate::staging::Staging;
-use crate::{JobError, failure};
+use crate::{JobError, Step, failure};
 
 impl Work<'_> {
     pub(super) async fn warm(&mut self) -> Result<Found, JobError> {
@@ -118,7 +118,8 @@ impl Work<'_> {
         let staging = self.staging()?;
         let to = staging.directory().display().to_string();
         failure::blocking(move || staging.publish()).await?;
-        let pause = self.live.held_since.map(|at| at.elapsed().as_millis());
+        let held = self.live.held_since.filter(|_| self.record.plan.has_begun(Step::Freeze));
+        let pause = held.map(|at| at.elapsed().as_millis());
         Ok(Found {
             migrated_to: Some(to),
             pause_ms: pause.and_then(|ms| u64::try_from(ms).ok()),
@@ -154,8 +155,11 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// A small file of the export as the client left it.
+    /// A small file of the export as the client left it. What is not served no client has changed.
     async fn read_exported(&self, path: &Path) -> Result<Option<Vec<u8>>, JobError> {
+        if !self.record.plan.has_begun(Step::Export) {
+            return Ok(None);
+        }
         let (export, path) = (export::get(self.env, self.record)?, path.to_owned());
         failure::blocking(move || {
             export.read_file(&path).map_err(|e| failure::nfs("read a file of the export", e))

@@ -12,7 +12,7 @@ use crate::descriptor::Descriptor;
 use crate::journal::{DiskRecord, Record};
 use crate::live::disk_id;
 use crate::vmx::Rewrite;
-use crate::{JobError, failure};
+use crate::{JobError, Mode, failure};
 
 /// Permissions as ESXi gives them to its own files.
 const VMX_MODE: u32 = 0o755;
@@ -99,11 +99,14 @@ pub(crate) fn small_files(
         swap: record.request.swap(),
         redo: record.redo_path(),
         disks: record.disks.iter().map(|d| (d.key.as_str(), d.descriptor.as_str())).collect(),
-        nvram: point.nvram.is_some(),
+        nvram: record.nvram,
     };
-    let rewritten = rewrite.apply(&point.vmx)?;
+    let rewritten = match record.request.mode {
+        Mode::DiskOnly => rewrite.apply(&rewrite.minimum(&point.vmx)?)?,
+        Mode::LiveRecovery | Mode::LiveMount | Mode::FullRestore => rewrite.apply(&point.vmx)?,
+    };
     let mut files = descriptors(point, record, |disk| disk.size);
-    if let Some(nvram) = &point.nvram {
+    if let Some(nvram) = point.nvram.as_ref().filter(|_| record.nvram) {
         let name = format!("{stem}.nvram");
         files.push(SmallFile { name, bytes: nvram.to_vec(), mode: FILE_MODE });
     }

@@ -1,7 +1,7 @@
 //! A kill at every journal write, before and after it. Whatever it hit, the next start ends clean.
 
 use super::world::{Running, World, expected, to_directory, to_export, to_host};
-use crate::{Destination, Finish, JobId, JobState, Outcome, RecoveryRequest};
+use crate::{Destination, Finish, JobId, JobState, Mode, Outcome, RecoveryRequest, TargetRef};
 
 /// How the story is to end, as it is told again and again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,12 +10,15 @@ enum Ending {
     Migrate,
     /// To another datastore of the host.
     Relocate,
+    /// To a directory, or to the host's datastore, without ever serving.
+    Straight,
 }
 
 async fn finish(world: &World, running: &Running, job: &JobId, ending: Ending) {
     let finish = match ending {
         Ending::Discard => Finish::Discard,
         Ending::Migrate => to_directory(world, "out"),
+        Ending::Straight => return,
         Ending::Relocate => Finish::Migrate { to: Some(Destination::Datastore("vmfs".into())) },
     };
     running.jobs.finish(job, finish).await.unwrap();
@@ -34,10 +37,12 @@ async fn until_crash(
     crash.arm(at.0, at.1);
     let story = async {
         let job = running.jobs.start(request.clone(), None).await.unwrap();
-        running.serving(&job).await;
-        let mut model = expected(0);
-        running.write(&job, 0, 12345, 6789, &mut model).await;
-        finish(world, &running, &job, ending).await;
+        if ending != Ending::Straight {
+            running.serving(&job).await;
+            let mut model = expected(0);
+            running.write(&job, 0, 12345, 6789, &mut model).await;
+            finish(world, &running, &job, ending).await;
+        }
         running.end(&job).await;
     };
     tokio::select! {
@@ -68,10 +73,10 @@ async fn second_life(world: &World, ending: Ending) {
         assert!(world.path("out/sample_1-flat.vmdk").exists());
         assert!(world.path("out/sample_1.vmx").exists());
     }
-    if ending == Ending::Relocate {
+    if ending != Ending::Discard {
         assert_eq!(done.outcome, Some(Outcome::Migrated));
     }
-    assert_host_holds(world, ending == Ending::Relocate);
+    assert_host_holds(world, done.migrated_to.as_deref() == Some("vmfs"));
     world.assert_clean(&running);
     running.stop().await;
 }
@@ -87,7 +92,10 @@ fn assert_host_holds(world: &World, moved: bool) {
 }
 
 fn crash_everywhere(request: &RecoveryRequest, ending: Ending) {
-    let world = World::new();
+    crash_everywhere_in(&World::new(), request, ending);
+}
+
+fn crash_everywhere_in(world: &World, request: &RecoveryRequest, ending: Ending) {
     for write in 0.. {
         for after in [false, true] {
             let crashed =
@@ -123,6 +131,21 @@ fn a_host_migration_survives_a_crash_at_every_write() {
     crash_everywhere(&to_host(), Ending::Relocate);
     crash_everywhere(&redirected, Ending::Relocate);
     crash_everywhere(&redirected, Ending::Discard);
+}
+
+#[test]
+fn a_full_restore_survives_a_crash_at_every_write() {
+    let world = World::new();
+    let full = |migrate, target| RecoveryRequest {
+        mode: Mode::FullRestore,
+        migrate: Some(migrate),
+        target,
+        ..to_export()
+    };
+    let to_host = full(Destination::Datastore("vmfs".into()), to_host().target);
+    crash_everywhere(&to_host, Ending::Straight);
+    let directory = Destination::Directory(world.path("out"));
+    crash_everywhere_in(&world, &full(directory, TargetRef::Nowhere {}), Ending::Straight);
 }
 
 /// A cut anywhere within the steps, not only between them: the runtime ends in the middle.

@@ -285,6 +285,7 @@ pub(super) fn to_export() -> RecoveryRequest {
         point: "sample".into(),
         repository: None,
         mode: Mode::LiveRecovery,
+        disks: Vec::new(),
         target: TargetRef::Export { clients: vec!["127.0.0.1".parse().unwrap()] },
         name: None,
         name_prefix: None,
