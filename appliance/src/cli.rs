@@ -53,6 +53,10 @@ pub(crate) enum Command {
     Finish(FinishArgs),
     /// Move the time limit of a live mount.
     Extend(ExtendArgs),
+    /// Serve a job again that was discarded or has expired, with what its guest wrote.
+    Undo(JobArgs),
+    /// Try at once what a stuck job cannot get past.
+    Retry(JobArgs),
     /// Take a job back, whatever it does now.
     Cancel(CancelArgs),
     /// List exports and who uses them.
@@ -238,6 +242,12 @@ pub(crate) struct PointsArgs {
 pub(crate) struct RecoverArgs {
     /// A recovery point's id, or a VM's name for its latest point.
     pub(crate) point: String,
+    /// Of the VM's points, the latest that was taken at this time or before (2025-01-31T12:00:00Z).
+    #[arg(long, value_name = "TIME")]
+    pub(crate) before: Option<jiff::Timestamp>,
+    /// Of the VM's points, the latest with this tag.
+    #[arg(long)]
+    pub(crate) tag: Option<String>,
     /// The repository to look in [default: all].
     #[arg(long)]
     pub(crate) repository: Option<String>,
@@ -283,6 +293,12 @@ pub(crate) struct RecoverArgs {
     /// A live mount ends by itself after this many seconds.
     #[arg(long, value_name = "SECONDS", requires = "mount")]
     pub(crate) expires_in_seconds: Option<u64>,
+    /// Keep what the guest wrote for this long once the job is discarded or expires, for `undo`.
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) keep_seconds: Option<u64>,
+    /// Only say how long it would take, and whether it would be accepted.
+    #[arg(long, conflicts_with = "wait")]
+    pub(crate) forecast: bool,
     /// Do not power the VM on (with --target).
     #[arg(long, requires = "target")]
     pub(crate) no_power_on: bool,
@@ -357,8 +373,21 @@ pub(crate) struct JobsArgs {
     /// Follow the job until it ends; its outcome is the exit status.
     #[arg(long, requires = "id")]
     pub(crate) watch: bool,
+    /// Print what was planned and what it took, instead.
+    #[arg(long, requires = "id", conflicts_with = "watch", value_enum, value_name = "FORMAT")]
+    pub(crate) report: Option<ReportFormat>,
     #[command(flatten)]
     pub(crate) daemon: DaemonArgs,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum ReportFormat {
+    /// For programs.
+    Json,
+    /// A line for each step, for spreadsheets.
+    Csv,
+    /// A page that stands alone.
+    Html,
 }
 
 #[derive(Clone, Copy, ValueEnum, PartialEq, Eq)]
@@ -387,6 +416,15 @@ pub(crate) struct FinishArgs {
     /// Follow the job until it ends; its outcome is the exit status.
     #[arg(long)]
     pub(crate) watch: bool,
+    #[command(flatten)]
+    pub(crate) daemon: DaemonArgs,
+}
+
+/// A job and nothing else.
+#[derive(Args)]
+pub(crate) struct JobArgs {
+    /// The job.
+    pub(crate) id: String,
     #[command(flatten)]
     pub(crate) daemon: DaemonArgs,
 }

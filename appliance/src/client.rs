@@ -1,13 +1,14 @@
 //! Commands that are calls to a running appliance.
 
 mod follow;
+mod forecast;
 mod http;
 mod job;
 mod recover;
 mod table;
 mod trust;
 
-use rekindle_jobs::JobView;
+use rekindle_jobs::{Forecast, JobView, Report};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -15,8 +16,8 @@ pub(crate) use table::{bytes, seconds};
 
 use crate::{
     cli::{
-        Action, CancelArgs, DaemonArgs, ExtendArgs, FinishArgs, JobsArgs, PointsArgs, RecoverArgs,
-        TargetCommand,
+        Action, CancelArgs, DaemonArgs, ExtendArgs, FinishArgs, JobArgs, JobsArgs, PointsArgs,
+        RecoverArgs, ReportFormat, TargetCommand,
     },
     exit::Failure,
 };
@@ -106,6 +107,14 @@ struct Damage {
 pub(crate) fn recover(args: &RecoverArgs) -> Result<(), Failure> {
     let daemon = Daemon::new(&args.daemon)?;
     let request = recover::request(args)?;
+    if args.forecast {
+        let forecast: Forecast = run(daemon.post("recoveries/forecast", Some(&request), None))?;
+        if args.daemon.json {
+            return table::json(&forecast);
+        }
+        forecast::print(&forecast);
+        return Ok(());
+    }
     let key = match &args.idempotency_key {
         Some(key) => key.clone(),
         None => recover::random_key()?,
@@ -130,7 +139,14 @@ pub(crate) fn jobs(args: &JobsArgs) -> Result<(), Failure> {
         return run(watch(&daemon, &args.daemon, id));
     }
     let job: JobView = run(daemon.get(&http::job_path(id)?, &[]))?;
-    show(&args.daemon, &job)
+    let Some(format) = args.report else { return show(&args.daemon, &job) };
+    let report = Report::of(&job);
+    match format {
+        ReportFormat::Json => return table::json(&report),
+        ReportFormat::Csv => print!("{}", report.csv()),
+        ReportFormat::Html => print!("{}", report.html()),
+    }
+    Ok(())
 }
 
 fn list_jobs(daemon: &Daemon, args: &DaemonArgs) -> Result<(), Failure> {
@@ -186,6 +202,21 @@ pub(crate) fn extend(args: &ExtendArgs) -> Result<(), Failure> {
     let body = json!({ "expires_in_seconds": args.expires_in_seconds });
     let path = format!("{}/extend", http::job_path(&args.id)?);
     run(end(&daemon, &args.daemon, &args.id, &path, Some(&body), false))
+}
+
+pub(crate) fn undo(args: &JobArgs) -> Result<(), Failure> {
+    act(args, "undo")
+}
+
+pub(crate) fn retry(args: &JobArgs) -> Result<(), Failure> {
+    act(args, "retry")
+}
+
+/// A call that is about a job and takes nothing else.
+fn act(args: &JobArgs, what: &str) -> Result<(), Failure> {
+    let daemon = Daemon::new(&args.daemon)?;
+    let path = format!("{}/{what}", http::job_path(&args.id)?);
+    run(end(&daemon, &args.daemon, &args.id, &path, None, false))
 }
 
 pub(crate) fn cancel(args: &CancelArgs) -> Result<(), Failure> {

@@ -60,6 +60,8 @@ fn run(command: cli::Command) -> Result<(), exit::Failure> {
         Command::Jobs(args) => client::jobs(&args),
         Command::Finish(args) => client::finish(&args),
         Command::Extend(args) => client::extend(&args),
+        Command::Undo(args) => client::undo(&args),
+        Command::Retry(args) => client::retry(&args),
         Command::Cancel(args) => client::cancel(&args),
         Command::Exports(args) => client::exports(&args.daemon),
         Command::Cache(args) => client::cache(&args.daemon),

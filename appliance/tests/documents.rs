@@ -11,6 +11,8 @@ use std::{
 
 use serde_json::Value;
 
+use rekindle_jobs::{RecoveryRequest, Step};
+
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
 }
@@ -200,4 +202,39 @@ fn each_line_of_the_troubleshooting_page_is_logged_somewhere() {
     assert!(found > 20, "{found}");
     assert!(!logs(&calls(&text, "tracing::warn!("), "READ failed: …"), "the level counts");
     assert!(!logs(&calls(&text, "tracing::error!("), "READ failed"), "a line counts as a whole");
+}
+
+/// Each section of the page with a request in it: its heading, the request, the names of its steps.
+fn recipes(page: &str) -> Vec<(&str, RecoveryRequest, Vec<String>)> {
+    let sections = page.split("\n## ").skip(1);
+    let with_request = sections.filter_map(|section| {
+        let (_, rest) = section.split_once("```json\n")?;
+        let (json, rest) = rest.split_once("```")?;
+        let request = serde_json::from_str(json).unwrap_or_else(|e| panic!("{json}: {e}"));
+        let numbered = rest.lines().filter(|line| line.starts_with(|c: char| c.is_ascii_digit()));
+        let steps = numbered.map(|line| line.split('`').nth(1).unwrap().to_owned()).collect();
+        Some((section.lines().next().unwrap(), request, steps))
+    });
+    with_request.collect()
+}
+
+#[test]
+fn each_kind_of_recovery_takes_the_steps_that_its_page_lists() {
+    let page = fs::read_to_string(root().join("packaging/docs/RECOVERY.md")).unwrap();
+    let recipes = recipes(&page);
+    assert_eq!(recipes.len(), 7);
+    let mut explained = BTreeSet::new();
+    for (heading, request, listed) in recipes {
+        request.validate().unwrap_or_else(|e| panic!("{heading}: {e}"));
+        let mut steps = request.steps();
+        steps.extend(request.migrate.iter().flat_map(|to| request.migration_steps(to)));
+        let steps: Vec<&str> = steps.into_iter().map(Step::as_str).collect();
+        assert_eq!(listed, steps, "{heading}");
+        explained.extend(listed);
+    }
+    for step in Step::ALL.map(Step::as_str) {
+        assert!(explained.contains(step), "no kind on the page takes step {step}");
+        let shown = page.matches(&format!(". `{step}` ")).count();
+        assert_eq!(shown, 1 + usize::from(step == "depart"), "{step} is to be explained once");
+    }
 }

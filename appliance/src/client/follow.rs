@@ -26,14 +26,14 @@ const EVENT_MAX: usize = 8 << 20;
 pub(super) fn serves(job: &JobView) -> bool {
     match job.state {
         JobState::Serving | JobState::Migrating | JobState::Stuck => true,
-        JobState::Completed | JobState::Cancelled | JobState::Failed => true,
+        JobState::Kept | JobState::Completed | JobState::Cancelled | JobState::Failed => true,
         JobState::Queued | JobState::Starting | JobState::CleaningUp => false,
     }
 }
 
 /// Whether the job has ended, or waits for a person.
 pub(super) fn ended(job: &JobView) -> bool {
-    job.state.is_final() || job.state == JobState::Stuck
+    job.state.is_final() || matches!(job.state, JobState::Stuck | JobState::Kept)
 }
 
 /// The exit status that a job's state means.

@@ -66,6 +66,17 @@ pub(super) fn print(job: &JobView) {
     if let Some(to) = &job.migrated_to {
         println!("  moved to {}", printable(to));
     }
+    if let Some(until) = job.kept_until {
+        println!("  what its guest wrote is kept until {}", until.strftime("%Y-%m-%d %H:%M:%SZ"));
+    }
+    if let Some(obstacle) = &job.obstacle {
+        println!(
+            "  in its way since {}, tried {} times, again at {}",
+            obstacle.since.strftime("%H:%M:%SZ"),
+            obstacle.tries,
+            obstacle.next_try_at.strftime("%H:%M:%SZ")
+        );
+    }
     if let Some(error) = &job.error {
         println!("  problem: {}", error_text(error));
     }

@@ -22,6 +22,8 @@ pub(super) fn request(args: &RecoverArgs) -> Result<Value, Failure> {
             body[key] = value;
         }
     };
+    set("before", args.before.map(|at| at.to_string().into()));
+    set("tag", args.tag.clone().map(Value::from));
     set("repository", args.repository.clone().map(Value::from));
     set("name", args.name.clone().map(Value::from));
     set("name_prefix", args.name_prefix.clone().map(Value::from));
@@ -30,6 +32,7 @@ pub(super) fn request(args: &RecoverArgs) -> Result<Value, Failure> {
     set("migration", args.migration.map(migration));
     set("expires_in_seconds", args.expires_in_seconds.map(Value::from));
     set("disks", (!args.disks.is_empty()).then(|| args.disks.clone().into()));
+    set("keep_seconds", args.keep_seconds.map(Value::from));
     set("power_on", args.no_power_on.then_some(Value::from(false)));
     for (key, value) in hardware::keys(&args.hardware)? {
         set(key, Some(value));

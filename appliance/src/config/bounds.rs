@@ -7,6 +7,7 @@ use super::{Config, RepositoryEntry, TargetEntry, TlsUse};
 const MIB: u64 = 1 << 20;
 const TIB: u64 = 1 << 40;
 const YEAR_SECONDS: u64 = 366 * 86_400;
+const MONTH_SECONDS: u64 = 30 * 86_400;
 
 /// Says everything that is wrong with a configuration, with what to do about it.
 pub(super) fn check(config: &Config) -> Result<(), String> {
@@ -44,6 +45,7 @@ fn recovery(config: &Config, found: &mut Found) {
         recovery.mount_expires_seconds,
         60..=YEAR_SECONDS,
     );
+    found.within("recovery.keep_seconds", recovery.keep_seconds, 0..=MONTH_SECONDS);
     let mover = &config.mover;
     found.within("mover.parallel", mover.parallel as u64, 1..=64);
     if mover.max_bytes_per_second != 0 {

@@ -100,6 +100,7 @@ fn jobs(config: &Config) -> JobsConfig {
     jobs.reserve_percent_of_vm = recovery.reserve_percent_of_vm;
     jobs.max_active = recovery.max_active;
     jobs.max_queued = recovery.max_queued;
+    jobs.keep = Duration::from_secs(recovery.keep_seconds);
     jobs.mount_expires = Duration::from_secs(recovery.mount_expires_seconds);
     jobs.mover = MoverConfig {
         warm: config.mover.warm,

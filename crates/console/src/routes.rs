@@ -20,7 +20,7 @@ const BODY_MAX: usize = 64 << 10;
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Every call of the API: method, path, whether it takes a body, what it does.
-const CALLS: [(&str, &str, bool, &str); 18] = [
+const CALLS: [(&str, &str, bool, &str); 22] = [
     ("POST", "/api/v1/session", true, "log in with {token}, for a cookie (the page's way)"),
     ("GET", "/api/v1/session", false, "who is logged in"),
     ("DELETE", "/api/v1/session", false, "log out"),
@@ -33,10 +33,14 @@ const CALLS: [(&str, &str, bool, &str); 18] = [
         true,
         "start a recovery: 202, Location, and the job; honours Idempotency-Key",
     ),
+    ("POST", "/api/v1/recoveries/forecast", true, "how long a recovery would take; starts none"),
     ("GET", "/api/v1/jobs", false, "jobs, newest first"),
     ("GET", "/api/v1/jobs/{id}", false, "one job: state, steps, progress, export, timeline"),
     ("POST", "/api/v1/jobs/{id}/finish", true, "end a job: {action: migrate | discard, to?}"),
     ("POST", "/api/v1/jobs/{id}/extend", true, "move a live mount's limit: {expires_in_seconds}"),
+    ("POST", "/api/v1/jobs/{id}/undo", false, "serve a kept job again, with what its guest wrote"),
+    ("POST", "/api/v1/jobs/{id}/retry", false, "try at once what a stuck job cannot get past"),
+    ("GET", "/api/v1/jobs/{id}/report", false, "planned and measured; ?format=json, csv or html"),
     ("POST", "/api/v1/jobs/{id}/cancel", false, "take a job back"),
     ("GET", "/api/v1/jobs/{id}/events", false, "the job as server-sent events, until it ends"),
     ("GET", "/api/v1/exports", false, "exports, their clients and counters"),
@@ -112,10 +116,14 @@ pub(crate) fn router(console: Arc<Console>) -> Router {
         .route("/api/v1/points", get(api::points))
         .route("/api/v1/targets", get(api::targets))
         .route("/api/v1/recoveries", post(api::recover))
+        .route("/api/v1/recoveries/forecast", post(api::forecast))
         .route("/api/v1/jobs", get(api::jobs))
         .route("/api/v1/jobs/{id}", get(api::job))
         .route("/api/v1/jobs/{id}/finish", post(api::finish))
         .route("/api/v1/jobs/{id}/extend", post(api::extend))
+        .route("/api/v1/jobs/{id}/undo", post(api::undo))
+        .route("/api/v1/jobs/{id}/retry", post(api::retry))
+        .route("/api/v1/jobs/{id}/report", get(api::report))
         .route("/api/v1/jobs/{id}/cancel", post(api::cancel))
         .route("/api/v1/jobs/{id}/events", get(api::events))
         .route("/api/v1/exports", get(api::exports))

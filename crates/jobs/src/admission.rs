@@ -142,6 +142,24 @@ impl Gate {
         }
     }
 
+    /// What a job would wait for that joined the queue now.
+    pub(crate) fn would_wait(
+        &self,
+        need: u64,
+        free: u64,
+        used: impl Fn(&JobId) -> u64,
+        max_active: usize,
+    ) -> Option<String> {
+        let inner = self.inner.lock();
+        if !inner.waiting.is_empty() {
+            return Some(format!("{} jobs that were accepted before", inner.waiting.len()));
+        }
+        match decide(inner.numbers(need, free, used, max_active)) {
+            Verdict::Wait(what) => Some(what),
+            Verdict::Go | Verdict::Never { .. } => None,
+        }
+    }
+
     /// The job neither waits nor runs any more. Harmless when repeated.
     pub(crate) fn leave(&self, turn: &Turn) {
         let mut inner = self.inner.lock();

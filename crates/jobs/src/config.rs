@@ -23,6 +23,8 @@ pub struct JobsConfig {
     pub max_remembered: usize,
     /// The time limit of a live mount that names none.
     pub mount_expires: Duration,
+    /// How long the overlays of a job that was discarded or has expired are kept, if it does not say.
+    pub keep: Duration,
     /// The first pause before an undo that failed is tried again; it doubles each time.
     pub retry_first: Duration,
     /// The longest such pause.
@@ -59,6 +61,7 @@ impl JobsConfig {
             max_queued: 64,
             max_remembered: 500,
             mount_expires: Duration::from_secs(86_400),
+            keep: Duration::ZERO,
             retry_first: Duration::from_secs(1),
             retry_max: Duration::from_secs(60),
             mover: MoverConfig::default(),

@@ -1,6 +1,8 @@
 //! One task per job: the only one that changes it. Messages come in, a view goes out.
 
+mod keep;
 mod migrate;
+mod obstacle;
 mod serve;
 mod show;
 mod walk;
@@ -17,7 +19,7 @@ use crate::journal::Record;
 use crate::live::Live;
 use crate::plan::Next;
 use crate::steps::{Status, turn};
-use crate::{ErrorView, Finish, JobError, JobState, JobView, Outcome};
+use crate::{Finish, JobError, JobState, JobView, Obstacle, Outcome};
 
 pub(crate) use show::view;
 
@@ -32,6 +34,10 @@ pub(crate) enum Command {
     /// Moves the time limit to so many seconds from now.
     Extend(u64, Answer),
     Cancel(Answer),
+    /// Serves again what was kept.
+    Undo(Answer),
+    /// Tries again at once what does not work.
+    Retry(Answer),
 }
 
 pub(crate) type Answer = oneshot::Sender<Result<(), JobError>>;
@@ -54,7 +60,7 @@ pub(crate) struct Driver {
     pub(crate) stop: CancellationToken,
     pub(crate) status: Arc<Status>,
     /// Why the job cannot go on at the moment.
-    pub(crate) stuck: Option<ErrorView>,
+    pub(crate) stuck: Option<Obstacle>,
     /// A migration that starts by itself has been tried.
     pub(crate) tried: bool,
 }
@@ -69,6 +75,7 @@ impl Driver {
                 Next::Apply(step) => self.apply(step).await,
                 Next::Serve => self.serve().await,
                 Next::Undo(step) => self.undo(step).await,
+                Next::Keep => self.keep().await,
                 Next::Finished => {
                     self.end().await;
                     return;
@@ -91,8 +98,7 @@ impl Driver {
             if self.stuck.is_none() {
                 tracing::warn!("waits to serve again: {error}");
             }
-            self.stuck = Some(error.to_view());
-            self.show();
+            self.meet(None, &error, pause);
             if self.pause(&mut pause).await == Flow::Stop {
                 return Flow::Stop;
             }
@@ -128,10 +134,12 @@ impl Driver {
             Command::Finish(Finish::Discard, answer) if self.record.plan.is_unwinding() => {
                 (answer, Flow::On)
             }
+            Command::Retry(answer) => (answer, Flow::On),
             Command::Finish(Finish::Discard | Finish::Migrate { .. }, answer)
-            | Command::Extend(_, answer) => {
+            | Command::Extend(_, answer)
+            | Command::Undo(answer) => {
                 // Nobody listens any more if the caller has gone.
-                let _ = answer.send(Err(show::not_serving(self.state())));
+                let _ = answer.send(Err(show::not_now(self.state())));
                 return Flow::On;
             }
         };
@@ -157,13 +165,14 @@ impl Driver {
             if self.stuck.is_none() {
                 tracing::error!("cannot write its journal: {error}");
             }
-            self.stuck = Some(error.to_view());
-            self.show();
+            self.meet(None, &error, pause);
             tokio::select! {
                 () = self.stop.cancelled() => return Flow::Stop,
                 () = tokio::time::sleep(pause) => {}
             }
             pause = (pause * 2).min(self.env.config.retry_max);
+        }
+        if self.stuck.as_ref().is_some_and(|obstacle| obstacle.step.is_none()) {
             self.stuck = None;
         }
         self.show();
@@ -182,7 +191,7 @@ impl Driver {
     }
 
     fn state(&self) -> JobState {
-        if self.stuck.is_some() && self.record.plan.is_unwinding() {
+        if self.stuck.is_some() && show::is_stuck(&self.record) {
             return JobState::Stuck;
         }
         self.record.state()

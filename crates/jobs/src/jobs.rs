@@ -16,9 +16,10 @@ use crate::env::Env;
 use crate::journal::{Journal, Place, Record};
 use crate::live::Live;
 use crate::steps::{Status, turn};
-use crate::{Finish, JobError, JobId, JobState, JobView, JobsConfig, Step, Target, driver};
+use crate::{Finish, JobError, JobId, JobState, JobView, JobsConfig, Next, Step, Target, driver};
 
 mod accept;
+mod forecast;
 mod point;
 
 pub(crate) use accept::after;
@@ -175,8 +176,11 @@ impl Jobs {
     /// `Conflict` if it has ended.
     pub async fn cancel(&self, id: &JobId) -> Result<(), JobError> {
         let (view, inbox) = self.entry(id)?;
-        let state = view.borrow().state;
-        if state == JobState::CleaningUp {
+        let (state, keeps) = {
+            let view = view.borrow();
+            (view.state, view.kept_until.is_some())
+        };
+        if state == JobState::CleaningUp && !keeps {
             return Ok(());
         }
         send(id, &inbox, Command::Cancel).await
@@ -189,6 +193,26 @@ impl Jobs {
         crate::request::expiry(seconds)?;
         let (_, inbox) = self.entry(id)?;
         send(id, &inbox, |answer| Command::Extend(seconds, answer)).await
+    }
+
+    /// Serves again a job that was discarded or has expired, with all that its guest wrote.
+    ///
+    /// `Conflict` if nothing of it is kept.
+    pub async fn undo(&self, id: &JobId) -> Result<(), JobError> {
+        let (_, inbox) = self.entry(id)?;
+        send(id, &inbox, Command::Undo).await
+    }
+
+    /// Tries at once again what a job cannot get past, instead of waiting for the next time.
+    ///
+    /// `Conflict` if there is nothing in its way.
+    pub async fn retry(&self, id: &JobId) -> Result<(), JobError> {
+        let (view, inbox) = self.entry(id)?;
+        if view.borrow().obstacle.is_none() {
+            let message = format!("nothing is in the way of job {id}");
+            return Err(JobError::conflict("not_stuck", message));
+        }
+        send(id, &inbox, Command::Retry).await
     }
 
     /// Adds a job with its view.
@@ -239,7 +263,9 @@ async fn send(
 
 /// Counts a job from before a restart among those that wait, run, and share.
 async fn rejoin(env: &Env, record: &Record) {
-    if record.plan.has_done(Step::Admit) {
+    if record.plan.next() == Next::Keep {
+        // What is kept takes its space and no place.
+    } else if record.plan.has_done(Step::Admit) {
         env.gate.readmit(&turn(record), record.reserve);
     } else if !record.plan.is_unwinding() {
         env.gate.join(turn(record));

@@ -7,8 +7,8 @@ use rekindle_state::{Database, Keyspace, StateError};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Destination, ErrorView, Event, JobError, JobId, JobState, Mode, Outcome, Plan, RecoveryRequest,
-    Step,
+    Destination, ErrorView, Event, JobError, JobId, JobState, Mode, Next, Outcome, Plan, Planned,
+    RecoveryRequest, Step,
 };
 
 /// The format of [`Record`] that this version writes and reads.
@@ -33,11 +33,17 @@ pub(crate) struct Record {
     pub(crate) nvram: bool,
     /// Who may mount the export on this job's behalf.
     pub(crate) clients: Vec<ClientNet>,
+    /// How long it was to take.
+    #[serde(default)]
+    pub(crate) planned: Option<Planned>,
     /// Bytes that were asked of the overlays' file system.
     pub(crate) reserve: u64,
     pub(crate) created_at: Timestamp,
     pub(crate) expires_at: Option<Timestamp>,
     pub(crate) serving_since: Option<Timestamp>,
+    /// Until when what the guest wrote is kept, once the job serves no more.
+    #[serde(default)]
+    pub(crate) kept_until: Option<Timestamp>,
     pub(crate) finished_at: Option<Timestamp>,
     pub(crate) plan: Plan,
     pub(crate) times: BTreeMap<Step, StepTimes>,
@@ -116,6 +122,7 @@ pub(crate) struct Accepted {
     pub(crate) disks: Vec<DiskRecord>,
     pub(crate) nvram: bool,
     pub(crate) clients: Vec<ClientNet>,
+    pub(crate) planned: Option<Planned>,
     pub(crate) reserve: u64,
     pub(crate) created_at: Timestamp,
     pub(crate) expires_at: Option<Timestamp>,
@@ -139,10 +146,12 @@ impl Record {
             disks: accepted.disks,
             nvram: accepted.nvram,
             clients: accepted.clients,
+            planned: accepted.planned,
             reserve: accepted.reserve,
             created_at: at,
             expires_at: accepted.expires_at,
             serving_since: None,
+            kept_until: None,
             finished_at: None,
             plan: accepted.plan,
             times: BTreeMap::new(),
@@ -172,7 +181,9 @@ impl Record {
                 }
             };
         }
-        if self.plan.is_unwinding() {
+        if self.plan.next() == Next::Keep {
+            JobState::Kept
+        } else if self.plan.is_unwinding() || self.plan.is_shelved() {
             JobState::CleaningUp
         } else if self.plan.is_migrating() {
             JobState::Migrating

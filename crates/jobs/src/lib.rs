@@ -14,7 +14,8 @@
 //!
 //! A job's record holds all that is known of it and is rewritten as a whole before and after each
 //! step. On the way back the steps are undone in reverse. Finish, cancel, expiry, failure and restart
-//! are this one walk.
+//! are this one walk. A job whose guest's writes are kept walks back as far as its overlays, and on
+//! from there when its end is undone.
 //!
 //! # Invariants
 //!
@@ -63,6 +64,7 @@ mod driver;
 mod env;
 mod error;
 mod failure;
+mod forecast;
 mod jobs;
 mod journal;
 mod live;
@@ -70,7 +72,9 @@ mod mover;
 mod naming;
 mod plan;
 mod progress;
+mod report;
 mod request;
+mod route;
 mod shares;
 mod staging;
 mod steps;
@@ -82,15 +86,17 @@ mod vmx;
 
 pub use config::{JobsConfig, MoverConfig};
 pub use error::{ErrorView, JobError};
+pub use forecast::{Forecast, Limit, Planned, Span};
 pub use jobs::{Jobs, JobsDeps};
 pub use mover::MOVER_PIECE;
 pub use plan::{Next, Plan, Step};
+pub use report::{Measured, Report, ReportStep};
 pub use request::{
     AdapterNetwork, AdapterRule, Destination, Finish, MacPolicy, MigrationStart, Mode, Networks,
     RecoveryRequest, SwapPolicy, TargetRef, UuidPolicy,
 };
 pub use target::{Target, VsphereTarget};
 pub use view::{
-    Event, ExportedFile, ExportedVm, FileKind, JobId, JobState, JobView, Outcome, Phase, Progress,
-    StepState, StepView,
+    Event, ExportedFile, ExportedVm, FileKind, JobId, JobState, JobView, Obstacle, Outcome, Phase,
+    Progress, StepState, StepView,
 };

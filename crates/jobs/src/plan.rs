@@ -45,6 +45,39 @@ pub enum Step {
 }
 
 impl Step {
+    /// Every step.
+    pub const ALL: [Self; 19] = [
+        Self::Admit,
+        Self::Open,
+        Self::Overlay,
+        Self::Export,
+        Self::Files,
+        Self::Mount,
+        Self::Redirect,
+        Self::Register,
+        Self::Snapshot,
+        Self::PowerOn,
+        Self::Warm,
+        Self::Consolidate,
+        Self::Relocate,
+        Self::Depart,
+        Self::Copy,
+        Self::Verify,
+        Self::Freeze,
+        Self::Settle,
+        Self::Publish,
+    ];
+
+    /// Whether it moves a VM to where it stays.
+    pub fn is_of_migration(self) -> bool {
+        match self {
+            Self::Warm | Self::Consolidate | Self::Relocate | Self::Depart => true,
+            Self::Copy | Self::Verify | Self::Freeze | Self::Settle | Self::Publish => true,
+            Self::Admit | Self::Open | Self::Overlay | Self::Export | Self::Files => false,
+            Self::Mount | Self::Redirect | Self::Register | Self::Snapshot | Self::PowerOn => false,
+        }
+    }
+
     /// The step as the API spells it.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -80,6 +113,8 @@ pub enum Next {
     Serve,
     /// Take this step back; journal `undone` after.
     Undo(Step),
+    /// What the guest wrote is all that is left. Wait for what comes.
+    Keep,
     /// Nothing is left.
     Finished,
 }
@@ -91,6 +126,8 @@ enum Walk {
     Forward,
     /// Back from a migration that failed, as far as serving.
     Retreat,
+    /// Back to what the guest wrote, which is kept.
+    Shelve,
     /// Back to nothing.
     Unwind,
 }
@@ -117,13 +154,24 @@ pub struct Plan {
     /// The job never serves: its migration follows its set-up at once, and ends it either way.
     #[serde(default)]
     straight: bool,
+    /// What the guest wrote was kept, and is to be kept again if it cannot be served.
+    #[serde(default)]
+    shelved: bool,
 }
 
 impl Plan {
     /// A job that has not begun, with its steps up to serving.
     pub fn new(steps: Vec<Step>) -> Self {
         let floor = steps.len();
-        Self { floor, steps, begun: 0, done: 0, walk: Walk::Forward, straight: false }
+        Self {
+            floor,
+            steps,
+            begun: 0,
+            done: 0,
+            walk: Walk::Forward,
+            straight: false,
+            shelved: false,
+        }
     }
 
     /// A job that has not begun and never serves.
@@ -138,6 +186,8 @@ impl Plan {
         match self.walk {
             Walk::Forward if self.done < self.steps.len() => Next::Apply(self.steps[self.done]),
             Walk::Forward => Next::Serve,
+            Walk::Shelve if self.begun > self.shelf() => Next::Undo(self.steps[self.begun - 1]),
+            Walk::Shelve => Next::Keep,
             // Begun is enough: a step cut short by a crash may have had its effect, and undoing
             // what never happened is harmless.
             Walk::Retreat | Walk::Unwind if self.begun > 0 => {
@@ -158,6 +208,7 @@ impl Plan {
         if self.done == self.steps.len() && self.steps.len() > self.floor {
             self.walk = Walk::Unwind;
         }
+        self.shelved &= self.done < self.floor;
     }
 
     /// The step that [`Plan::next`] named has been taken back.
@@ -181,7 +232,12 @@ impl Plan {
     pub fn retreat(&mut self) {
         if self.walk == Walk::Forward {
             let migrating = self.steps.len() > self.floor;
-            self.walk = if migrating && !self.straight { Walk::Retreat } else { Walk::Unwind };
+            self.walk = match (migrating && !self.straight, self.shelved) {
+                (true, _) => Walk::Retreat,
+                // What was kept outlives a try to serve it again.
+                (false, true) => Walk::Shelve,
+                (false, false) => Walk::Unwind,
+            };
             self.settle();
         }
     }
@@ -189,6 +245,29 @@ impl Plan {
     /// Finish, cancel, expiry and failure are one thing: the steps, backwards.
     pub fn unwind(&mut self) {
         self.walk = Walk::Unwind;
+    }
+
+    /// Steps that stay when the guest's writes are kept: up to the overlay.
+    fn shelf(&self) -> usize {
+        self.steps.iter().position(|step| *step == Step::Overlay).map_or(0, |at| at + 1)
+    }
+
+    /// Ends serving but keeps what the guest wrote; false for a job that does not serve.
+    pub fn shelve(&mut self) -> bool {
+        let serves = self.is_serving() && self.has_done(Step::Overlay);
+        if serves {
+            (self.walk, self.shelved) = (Walk::Shelve, true);
+        }
+        serves
+    }
+
+    /// Serves again what was kept; false if nothing is.
+    pub fn unshelve(&mut self) -> bool {
+        let kept = self.next() == Next::Keep;
+        if kept {
+            self.walk = Walk::Forward;
+        }
+        kept
     }
 
     /// A retreat that has reached serving ends there.
@@ -219,6 +298,11 @@ impl Plan {
         let under_way =
             self.steps.len() > self.floor && (!self.straight || self.done >= self.floor);
         self.walk == Walk::Retreat || (self.walk == Walk::Forward && under_way)
+    }
+
+    /// On the way back to what the guest wrote, or there.
+    pub fn is_shelved(&self) -> bool {
+        self.walk == Walk::Shelve
     }
 
     /// On the way back to nothing.
@@ -259,6 +343,8 @@ mod tests {
         },
         Fails,
         Migrate,
+        Shelve,
+        Unshelve,
         Unwind,
     }
 
@@ -268,6 +354,8 @@ mod tests {
             2 => any::<bool>().prop_map(|after_effect| Happens::Crash { after_effect }),
             1 => Just(Happens::Fails),
             2 => Just(Happens::Migrate),
+            1 => Just(Happens::Shelve),
+            1 => Just(Happens::Unshelve),
             1 => Just(Happens::Unwind),
         ]
     }
@@ -312,16 +400,18 @@ mod tests {
                     plan.undone();
                 }
             }
-            Next::Serve | Next::Finished => {}
+            Next::Serve | Next::Keep | Next::Finished => {}
         }
     }
 
     proptest! {
-        /// Every begun step is undone, in reverse, wherever the crashes fell (invariant 1); and a
-        /// migration that fails leaves what serves untouched (invariant 2).
+        /// Every begun step is undone, in reverse, wherever the crashes fell (invariant 1); a
+        /// migration that fails leaves what serves untouched (invariant 2); and what is kept stays
+        /// until all is unwound.
         #[test]
         fn whatever_happens_nothing_is_left(story in proptest::collection::vec(happens(), 0..80)) {
             let (mut plan, mut world) = (Plan::new(SETUP.to_vec()), World::default());
+            let mut kept = false;
             for event in story {
                 let served = plan.is_serving() || plan.is_migrating();
                 match event {
@@ -330,10 +420,15 @@ mod tests {
                         step_once(&mut plan, &mut world, Some(after_effect)),
                     Happens::Fails => plan.retreat(),
                     Happens::Migrate => { plan.migrate(&MIGRATION); }
+                    Happens::Shelve => { kept |= plan.shelve(); }
+                    Happens::Unshelve => { plan.unshelve(); }
                     Happens::Unwind => plan.unwind(),
                 }
+                if kept && !plan.is_unwinding() {
+                    prop_assert!(world.0.contains(&Step::Overlay), "what was kept is gone");
+                }
                 prop_assert!(plan.is_sound());
-                if served && !plan.is_unwinding() {
+                if served && !plan.is_unwinding() && !plan.is_shelved() {
                     prop_assert!(SETUP.iter().all(|s| world.0.contains(s)), "{:?}", world.0);
                 }
                 for step in &world.0 {

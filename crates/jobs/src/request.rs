@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use jiff::Timestamp;
 use rekindle_nfs::ClientNet;
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +21,8 @@ const NETWORKS_MAX: usize = 64;
 const TEXT_MAX: usize = 1024;
 /// The most disks that a request may name: a VM has 256.
 const DISKS_MAX: usize = 256;
+/// The longest that a discarded job's overlays are kept: 30 days.
+const KEEP_MAX_SECONDS: u64 = 30 * 86_400;
 /// The longest time limit of a live mount: a year.
 const EXPIRY_MAX_SECONDS: u64 = 366 * 86_400;
 
@@ -29,6 +32,12 @@ const EXPIRY_MAX_SECONDS: u64 = 366 * 86_400;
 pub struct RecoveryRequest {
     /// A recovery point's id, or a VM's name for its latest point.
     pub point: String,
+    /// Only a point that was taken at this time or before, of the VM that `point` names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Timestamp>,
+    /// Only a point with this tag, of the VM that `point` names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tag: Option<String>,
     /// The repository to look in; all of them when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repository: Option<String>,
@@ -58,6 +67,10 @@ pub struct RecoveryRequest {
     /// After how many seconds a live mount discards itself; the configured default when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_in_seconds: Option<u64>,
+    /// For how many seconds what the guest wrote is kept once the job is discarded or expires, so
+    /// that this can be undone; the configured default when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_seconds: Option<u64>,
     /// Whether a vSphere target powers the VM on. When absent it does, but for disks alone; a full
     /// restore never does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -184,7 +197,8 @@ impl RecoveryRequest {
     /// Refuses what could never work, whatever the state of the appliance. No I/O.
     pub fn validate(&self) -> Result<(), JobError> {
         text("point", &self.point)?;
-        for (field, value) in [("repository", &self.repository), ("name", &self.name)] {
+        let texts = [("repository", &self.repository), ("name", &self.name), ("tag", &self.tag)];
+        for (field, value) in texts {
             if let Some(value) = value {
                 text(field, value)?;
             }
@@ -231,6 +245,7 @@ impl RecoveryRequest {
             destination.validate(&self.target)?;
         }
         self.validate_full()?;
+        self.validate_keep()?;
         if self.mode == Mode::LiveMount && (self.migrate.is_some() || self.migration.is_some()) {
             return Err(JobError::refused(
                 "mount_is_not_migrated",
@@ -253,6 +268,25 @@ impl RecoveryRequest {
             }
             (_, None) => Ok(()),
         }
+    }
+
+    fn validate_keep(&self) -> Result<(), JobError> {
+        let Some(seconds) = self.keep_seconds.filter(|seconds| *seconds > 0) else { return Ok(()) };
+        if seconds > KEEP_MAX_SECONDS {
+            let message = format!("keep_seconds must be at most {KEEP_MAX_SECONDS}");
+            return Err(JobError::refused("bad_keep", message));
+        }
+        if self.redo_datastore.is_some() || self.mode == Mode::FullRestore {
+            let message = "keep_seconds needs the guest's writes to be on this appliance";
+            return Err(JobError::refused("bad_keep", message));
+        }
+        Ok(())
+    }
+
+    /// For how many seconds what the guest wrote outlives the job, of `default`.
+    pub(crate) fn keep_seconds(&self, default: u64) -> u64 {
+        let here = self.redo_datastore.is_none() && self.mode != Mode::FullRestore;
+        self.keep_seconds.unwrap_or(if here { default } else { 0 })
     }
 
     /// A full restore goes straight to where the VM stays, and nothing else does.

@@ -4,7 +4,7 @@ use std::str::FromStr;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{ErrorView, JobError, RecoveryRequest, Step};
+use crate::{ErrorView, JobError, Planned, RecoveryRequest, Step};
 
 /// A job's name: the second it was accepted at and four random digits, `20250131-235959-1f3a`.
 /// Sorts by age, and is safe in file names and URLs.
@@ -78,6 +78,8 @@ pub enum JobState {
     Migrating,
     /// Takes back its steps.
     CleaningUp,
+    /// Ended, but what its guest wrote is kept for a while: the end can be undone.
+    Kept,
     /// A step cannot be taken back; tried again with back-off. A person should look.
     Stuck,
     /// Ended as it should; nothing is left of it on the appliance.
@@ -90,12 +92,13 @@ pub enum JobState {
 
 impl JobState {
     /// Every state.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Queued,
         Self::Starting,
         Self::Serving,
         Self::Migrating,
         Self::CleaningUp,
+        Self::Kept,
         Self::Stuck,
         Self::Completed,
         Self::Cancelled,
@@ -115,6 +118,7 @@ impl JobState {
             Self::Serving => "serving",
             Self::Migrating => "migrating",
             Self::CleaningUp => "cleaning_up",
+            Self::Kept => "kept",
             Self::Stuck => "stuck",
             Self::Completed => "completed",
             Self::Cancelled => "cancelled",
@@ -156,6 +160,12 @@ pub struct JobView {
     pub point: String,
     /// The repository that holds it.
     pub repository: String,
+    /// Bytes of its disks.
+    #[serde(default)]
+    pub size_bytes: u64,
+    /// How long it was to take, as told when it was accepted.
+    #[serde(default)]
+    pub planned: Option<Planned>,
     /// What was asked for.
     pub request: RecoveryRequest,
     /// When the job was accepted.
@@ -166,6 +176,9 @@ pub struct JobView {
     pub finished_at: Option<Timestamp>,
     /// When a live mount discards itself.
     pub expires_at: Option<Timestamp>,
+    /// Until when what the guest wrote is kept, once the job serves no more.
+    #[serde(default)]
+    pub kept_until: Option<Timestamp>,
     /// What a queued job waits for.
     pub waits_for: Option<String>,
     /// Its steps in order.
@@ -182,6 +195,24 @@ pub struct JobView {
     pub timeline: Vec<Event>,
     /// Why it failed, is stuck, or could not be migrated.
     pub error: Option<ErrorView>,
+    /// What the job cannot get past at the moment.
+    #[serde(default)]
+    pub obstacle: Option<Obstacle>,
+}
+
+/// What a job cannot get past. It is tried again by itself, and at once when somebody asks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Obstacle {
+    /// The step that cannot be taken back; none if it is the journal, or what is served.
+    pub step: Option<Step>,
+    /// Since when.
+    pub since: Timestamp,
+    /// How often it has been tried.
+    pub tries: u64,
+    /// When it is tried next.
+    pub next_try_at: Timestamp,
+    /// Why it does not work.
+    pub error: ErrorView,
 }
 
 /// One step of a job.

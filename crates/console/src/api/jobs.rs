@@ -2,11 +2,14 @@ use std::{future::Future, sync::Arc};
 
 use axum::{
     Json,
-    extract::{Path, State, rejection::JsonRejection},
+    extract::{
+        Path, Query, State,
+        rejection::{JsonRejection, QueryRejection},
+    },
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use rekindle_jobs::{Destination, Finish, JobId, JobView, RecoveryRequest};
+use rekindle_jobs::{Destination, Finish, Forecast, JobId, JobView, RecoveryRequest, Report};
 use serde::{Deserialize, Serialize};
 
 use crate::{Console, Problem};
@@ -62,6 +65,15 @@ pub(crate) async fn recover(
     Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(view)).into_response())
 }
 
+/// `POST /api/v1/recoveries/forecast`
+pub(crate) async fn forecast(
+    State(console): State<Arc<Console>>,
+    body: Result<Json<RecoveryRequest>, JsonRejection>,
+) -> Result<Json<Forecast>, Problem> {
+    let Json(request) = body?;
+    Ok(Json(console.jobs.forecast(&request).await?))
+}
+
 /// `GET /api/v1/jobs`
 pub(crate) async fn jobs(State(console): State<Arc<Console>>) -> Json<Jobs> {
     let mut jobs = console.jobs.list();
@@ -109,6 +121,61 @@ pub(crate) async fn extend(
     let (jobs, moved) = (Arc::clone(&console.jobs), id.clone());
     to_its_end(async move { jobs.extend(&moved, body.expires_in_seconds).await }).await??;
     accepted(&console, &id)
+}
+
+/// `POST /api/v1/jobs/{id}/undo`
+pub(crate) async fn undo(
+    State(console): State<Arc<Console>>,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    let id: JobId = id.parse()?;
+    let (jobs, undone) = (Arc::clone(&console.jobs), id.clone());
+    to_its_end(async move { jobs.undo(&undone).await }).await??;
+    accepted(&console, &id)
+}
+
+/// `POST /api/v1/jobs/{id}/retry`
+pub(crate) async fn retry(
+    State(console): State<Arc<Console>>,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    let id: JobId = id.parse()?;
+    let (jobs, tried) = (Arc::clone(&console.jobs), id.clone());
+    to_its_end(async move { jobs.retry(&tried).await }).await??;
+    accepted(&console, &id)
+}
+
+/// How a report is to be written.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum ReportFormat {
+    #[default]
+    Json,
+    Csv,
+    Html,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ReportQuery {
+    #[serde(default)]
+    format: ReportFormat,
+}
+
+/// `GET /api/v1/jobs/{id}/report`
+pub(crate) async fn report(
+    State(console): State<Arc<Console>>,
+    Path(id): Path<String>,
+    query: Result<Query<ReportQuery>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let Query(query) = query.map_err(|e| Problem::bad_request(e.body_text()))?;
+    let report = Report::of(&console.jobs.view(&id.parse()?)?);
+    let text = |kind: &'static str, body: String| ([(header::CONTENT_TYPE, kind)], body);
+    Ok(match query.format {
+        ReportFormat::Json => Json(report).into_response(),
+        ReportFormat::Csv => text("text/csv; charset=utf-8", report.csv()).into_response(),
+        ReportFormat::Html => text("text/html; charset=utf-8", report.html()).into_response(),
+    })
 }
 
 /// `POST /api/v1/jobs/{id}/cancel`

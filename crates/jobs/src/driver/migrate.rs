@@ -3,15 +3,7 @@ use jiff::Timestamp;
 use super::Driver;
 use crate::staging::check_directory;
 use crate::target::Needs;
-use crate::{Destination, JobError, Mode, Step, failure};
-
-/// The steps of a migration by the host.
-const BY_HOST: &[Step] = &[Step::Warm, Step::Relocate, Step::Depart];
-/// The same for a VM whose guest writes to another datastore.
-const BY_HOST_WITH_REDO: &[Step] = &[Step::Warm, Step::Consolidate, Step::Relocate, Step::Depart];
-/// The steps of a migration to a directory.
-const TO_DIRECTORY: &[Step] =
-    &[Step::Copy, Step::Verify, Step::Freeze, Step::Settle, Step::Publish];
+use crate::{Destination, JobError, Mode, failure};
 
 impl Driver {
     /// Puts the steps of a migration into the plan, if it can work.
@@ -32,20 +24,14 @@ impl Driver {
             )
         })?;
         to.validate(&self.record.request.target)?;
-        let steps = match &to {
-            Destination::Datastore(name) => {
-                self.check_datastore(name).await?;
-                match self.record.request.redo_datastore {
-                    Some(_) => BY_HOST_WITH_REDO,
-                    None => BY_HOST,
-                }
-            }
+        match &to {
+            Destination::Datastore(name) => self.check_datastore(name).await?,
             Destination::Directory(path) => {
                 let (path, own) = (path.clone(), self.env.config.own_dirs.clone());
                 failure::blocking(move || check_directory(&path, &own)).await?;
-                TO_DIRECTORY
             }
-        };
+        }
+        let steps = self.record.request.migration_steps(&to);
         if self.record.plan.migrate(steps) {
             self.record.destination = Some(to);
             self.record.error = None;

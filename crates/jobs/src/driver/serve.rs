@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use tokio::task::JoinHandle;
 
 use super::{Command, Driver, Flow, SHOW_EVERY, show};
-use crate::{Finish, JobError, Mode, Outcome, mover};
+use crate::{Finish, JobError, Mode, Outcome, Step, mover};
 
 /// The mover's background read. It ends when this is dropped.
 struct Warming(JoinHandle<Result<(), JobError>>);
@@ -50,7 +50,7 @@ impl Driver {
             let expires = show::until(self.record.expires_at);
             let command = tokio::select! {
                 () = self.stop.cancelled() => return Flow::Stop,
-                () = show::sleep(expires) => return self.unwind(Outcome::Expired, "expired").await,
+                () = show::sleep(expires) => return self.discard(Outcome::Expired, "expired").await,
                 ended = Warming::ended(&mut warming) => {
                     warming = None;
                     match ended {
@@ -78,7 +78,8 @@ impl Driver {
     }
 
     async fn begin_serving(&mut self) -> Flow {
-        if self.record.serving_since.is_some() {
+        let again = self.record.times.get(&Step::Export).and_then(|times| times.finished_at);
+        if self.record.serving_since.is_some_and(|since| again.is_none_or(|again| again < since)) {
             self.show();
             return Flow::On;
         }
@@ -92,7 +93,11 @@ impl Driver {
         let (answer, flow) = match command {
             Command::Cancel(answer) => (answer, self.unwind(Outcome::Cancelled, "cancelled").await),
             Command::Finish(Finish::Discard, answer) => {
-                (answer, self.unwind(Outcome::Discarded, "discarded").await)
+                (answer, self.discard(Outcome::Discarded, "discarded").await)
+            }
+            Command::Undo(answer) | Command::Retry(answer) => {
+                let _ = answer.send(Err(show::not_now(self.record.state())));
+                return Flow::On;
             }
             Command::Finish(Finish::Migrate { to }, answer) => {
                 let begun = self.begin_migration(to).await;

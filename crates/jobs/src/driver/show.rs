@@ -11,7 +11,7 @@ use crate::journal::{Record, StepTimes};
 use crate::plan::{Next, Plan};
 use crate::steps::Status;
 use crate::{
-    ErrorView, ExportedFile, ExportedVm, FileKind, JobError, JobState, JobView, Step, StepState,
+    ExportedFile, ExportedVm, FileKind, JobError, JobState, JobView, Obstacle, Step, StepState,
     StepView,
 };
 
@@ -20,10 +20,10 @@ pub(crate) fn view(
     env: &Env,
     record: &Record,
     status: &Status,
-    stuck: Option<&ErrorView>,
+    stuck: Option<&Obstacle>,
 ) -> JobView {
     let state = match stuck {
-        Some(_) if record.plan.is_unwinding() && !record.is_finished() => JobState::Stuck,
+        Some(_) if is_stuck(record) => JobState::Stuck,
         _ => record.state(),
     };
     JobView {
@@ -34,11 +34,14 @@ pub(crate) fn view(
         vm: record.vm.clone(),
         point: record.point.clone(),
         repository: record.repository.clone(),
+        size_bytes: record.disks.iter().fold(0, |sum, disk| sum.saturating_add(disk.size)),
+        planned: record.planned,
         request: record.request.clone(),
         created_at: record.created_at,
         serving_since: record.serving_since,
         finished_at: record.finished_at,
         expires_at: record.expires_at,
+        kept_until: record.kept_until,
         waits_for: status.waits_for.lock().clone().filter(|_| state == JobState::Queued),
         steps: steps(record),
         progress: status.meter.view(),
@@ -46,8 +49,15 @@ pub(crate) fn view(
         migrated_to: record.migrated_to.clone(),
         pause_ms: record.pause_ms,
         timeline: record.timeline.clone(),
-        error: stuck.cloned().or_else(|| record.error.clone()),
+        error: stuck.map(|obstacle| obstacle.error.clone()).or_else(|| record.error.clone()),
+        obstacle: stuck.cloned(),
     }
+}
+
+/// Whether something in the way keeps the job from ending.
+pub(super) fn is_stuck(record: &Record) -> bool {
+    let back = record.plan.is_unwinding() || record.plan.is_shelved();
+    back && !record.is_finished()
 }
 
 /// The steps of the plan, and before them none; steps of a migration that was given up are not
@@ -128,10 +138,13 @@ fn file(name: String, kind: FileKind, size: Option<u64>) -> ExportedFile {
     ExportedFile { name, kind, size }
 }
 
-/// Why a job cannot be finished now.
-pub(super) fn not_serving(state: JobState) -> JobError {
-    let message =
-        format!("the job is {}: it can be finished or extended while it serves", state.as_str());
+/// Why a job cannot do what is asked of it now.
+pub(super) fn not_now(state: JobState) -> JobError {
+    let message = format!(
+        "the job is {}: it can be finished or extended while it serves, its end undone while it is \
+         kept, and tried again while it is stuck",
+        state.as_str()
+    );
     JobError::conflict("not_serving", message)
 }
 

@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use tokio_util::task::TaskTracker;
 
 use super::{Command, Driver, Flow, SHOW_EVERY, show};
-use crate::steps::{Found, Work};
-use crate::{Finish, JobError, Outcome, Step, failure};
+use crate::steps::{Found, Work, turn};
+use crate::{Finish, JobError, Next, Outcome, Step, failure};
 
 /// How a step ended.
 enum Ended {
@@ -79,9 +79,11 @@ impl Driver {
                 }
                 Some(
                     Command::Finish(Finish::Discard | Finish::Migrate { .. }, answer)
-                    | Command::Extend(_, answer),
+                    | Command::Extend(_, answer)
+                    | Command::Undo(answer)
+                    | Command::Retry(answer),
                 ) => {
-                    let _ = answer.send(Err(show::not_serving(self.record.state())));
+                    let _ = answer.send(Err(show::not_now(self.record.state())));
                 }
             }
         }
@@ -108,7 +110,14 @@ impl Driver {
         self.record.error = Some(error.to_view());
         let migrating = self.record.plan.is_migrating();
         self.record.plan.retreat();
-        let serves = migrating && !self.record.plan.is_unwinding();
+        let plan = &self.record.plan;
+        let serves = migrating && !plan.is_unwinding();
+        if plan.is_shelved() {
+            // Its end was undone, and that did not work: the end stands, and may be undone again.
+            let keep = self.record.request.keep_seconds(self.env.config.keep.as_secs());
+            self.record.kept_until = crate::jobs::after(now, keep).ok();
+            self.record.outcome = Some(Outcome::Discarded);
+        }
         let what = if serves { "migration failed" } else { "failed" };
         self.record.note(now, format!("{what}: {}: {error}", step.as_str()));
         if self.record.plan.is_unwinding() {
@@ -131,8 +140,7 @@ impl Driver {
                 self.record.note(Timestamp::now(), format!("stuck: {}: {error}", step.as_str()));
             }
             self.record.times(step).error = Some(error.to_view());
-            self.stuck = Some(error.to_view());
-            self.show();
+            self.meet(Some(step), &error, pause);
             let before = self.record.plan.next();
             if self.pause(&mut pause).await == Flow::Stop {
                 return Flow::Stop;
@@ -169,6 +177,10 @@ impl Driver {
         }
         self.note_found(found);
         self.record.plan.undone();
+        if self.record.plan.next() == Next::Keep {
+            // What is kept takes its space, but no place among the jobs that run.
+            self.env.gate.leave(&turn(&self.record));
+        }
         let times = self.record.times(step);
         (times.undone_at, times.error) = (Some(now), None);
         self.write().await

@@ -13,17 +13,16 @@ use crate::staging::check_directory;
 use crate::steps::{files, turn};
 use crate::target::Needs;
 use crate::{
-    Destination, JobError, JobId, JobView, Mode, Plan, RecoveryRequest, Step, TargetRef, failure,
-    naming,
+    Destination, JobError, JobId, JobView, Mode, RecoveryRequest, TargetRef, failure, naming,
 };
 
 /// The longest idempotency key, in bytes.
 const KEY_MAX: usize = 200;
 
 /// What must be known before names are chosen.
-struct Checked {
-    repository: String,
-    point: PointManifest,
+pub(super) struct Checked {
+    pub(super) repository: String,
+    pub(super) point: PointManifest,
     clients: Vec<ClientNet>,
     mount: Option<HostMount>,
 }
@@ -110,7 +109,7 @@ impl Jobs {
     }
 
     /// Whether the request can work: everything that needs I/O.
-    async fn check(&self, request: &RecoveryRequest) -> Result<Checked, JobError> {
+    pub(super) async fn check(&self, request: &RecoveryRequest) -> Result<Checked, JobError> {
         let (repository, point) = self.find_point(request).await?;
         if point.disks.is_empty() {
             return Err(JobError::refused("no_disks", "the recovery point has no disks"));
@@ -139,6 +138,17 @@ impl Jobs {
                 reserve(bytes, &self.env.config)
             }
         }
+    }
+
+    /// What the job would wait for if it were accepted now.
+    pub(super) fn would_wait(
+        &self,
+        request: &RecoveryRequest,
+        point: &PointManifest,
+    ) -> Result<Option<String>, JobError> {
+        let used = |job: &JobId| self.env.overlays.used(job);
+        let (need, most) = (self.reserve(request, point), self.env.config.max_active);
+        Ok(self.env.gate.would_wait(need, self.env.free()?, used, most))
     }
 
     fn check_space(&self, need: u64) -> Result<(), JobError> {
@@ -178,7 +188,8 @@ impl Jobs {
         let id = self.new_id(now)?;
         let name = vm_name(&request, &checked.point, &others)?;
         let place = self.place(&id, &name, checked.mount, &others);
-        let plan = plan(&request);
+        let plan = request.plan();
+        let planned = self.planned(&request, &checked.repository, &checked.point);
         let record = Record::new(Accepted {
             vm: checked.point.vm.name.clone(),
             point: checked.point.id.to_string(),
@@ -186,6 +197,7 @@ impl Jobs {
             disks: disks(&id, &place.folder, &request, &checked.point),
             nvram: checked.point.nvram.is_some() && request.mode != Mode::DiskOnly,
             clients: checked.clients,
+            planned: Some(planned),
             reserve: self.reserve(&request, &checked.point),
             created_at: now,
             expires_at: self.expires_at(&request, now)?,
@@ -256,7 +268,7 @@ pub(crate) fn after(now: Timestamp, seconds: u64) -> Result<Timestamp, JobError>
 }
 
 /// Whether a request is for the disk at this place.
-fn is_chosen(request: &RecoveryRequest, key: &str) -> bool {
+pub(super) fn is_chosen(request: &RecoveryRequest, key: &str) -> bool {
     request.disks.is_empty() || request.disks.iter().any(|disk| disk.eq_ignore_ascii_case(key))
 }
 
@@ -285,37 +297,6 @@ fn vm_name(
         )),
         Some(name) => Ok(name.clone()),
     }
-}
-
-/// The steps up to serving, or to the end of a job that never serves.
-fn plan(request: &RecoveryRequest) -> Plan {
-    match (request.mode, &request.migrate) {
-        (Mode::FullRestore, Some(Destination::Datastore(_))) => {
-            Plan::straight(steps(request), &[Step::Relocate, Step::Depart])
-        }
-        (Mode::FullRestore, Some(Destination::Directory(_)) | None) => Plan::straight(
-            vec![Step::Admit, Step::Open, Step::Overlay],
-            &[Step::Copy, Step::Verify, Step::Settle, Step::Publish],
-        ),
-        (Mode::LiveRecovery | Mode::LiveMount | Mode::DiskOnly, _) => Plan::new(steps(request)),
-    }
-}
-
-/// The steps up to serving.
-fn steps(request: &RecoveryRequest) -> Vec<Step> {
-    let mut steps = vec![Step::Admit, Step::Open, Step::Overlay, Step::Export, Step::Files];
-    if matches!(request.target, TargetRef::Vsphere { .. }) {
-        match request.redo_datastore {
-            Some(_) => {
-                steps.extend([Step::Mount, Step::Redirect, Step::Register, Step::Snapshot]);
-            }
-            None => steps.extend([Step::Mount, Step::Register]),
-        }
-        if request.power_on() {
-            steps.push(Step::PowerOn);
-        }
-    }
-    steps
 }
 
 fn disks(

@@ -5,7 +5,7 @@ use crate::{JobError, RecoveryRequest, failure};
 
 impl Jobs {
     /// The recovery point that a request names, and the repository that has it. A VM's name means
-    /// its newest point in any repository.
+    /// its newest point in any repository that was taken in time and has the tag.
     ///
     /// A repository that does not answer is an error only if no other has the point.
     pub(super) async fn find_point(
@@ -21,7 +21,7 @@ impl Jobs {
             if request.repository.as_ref().is_some_and(|wanted| wanted != name) {
                 continue;
             }
-            match look_up(repository, &request.point).await {
+            match look_up(repository, request).await {
                 Ok(point) => {
                     if found.as_ref().is_none_or(|(_, other)| other.created_at < point.created_at) {
                         found = Some((name.clone(), point));
@@ -39,12 +39,36 @@ impl Jobs {
     }
 }
 
-async fn look_up(repository: &Repository, name: &str) -> Result<PointManifest, RepoError> {
+async fn look_up(
+    repository: &Repository,
+    request: &RecoveryRequest,
+) -> Result<PointManifest, RepoError> {
+    let name = &request.point;
     if let Ok(id) = name.parse::<PointId>() {
         match repository.point(&id).await {
             Err(RepoError::NotFound { .. }) => {}
-            found => return found,
+            found => return found.and_then(|point| suiting(point, request)),
         }
     }
-    repository.latest(name).await
+    if request.before.is_none() && request.tag.is_none() {
+        return repository.latest(name).await;
+    }
+    let all = repository.points().await?.points.into_iter();
+    let of_vm = all.filter(|point| point.vm.name == *name || point.vm.id.as_str() == name);
+    let suiting = of_vm.filter(|point| suits(point, request));
+    let latest = suiting.max_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
+    latest.ok_or_else(|| not_found(name))
+}
+
+fn suits(point: &PointManifest, request: &RecoveryRequest) -> bool {
+    let in_time = request.before.is_none_or(|before| point.created_at <= before);
+    in_time && request.tag.as_ref().is_none_or(|tag| point.tags.contains(tag))
+}
+
+fn suiting(point: PointManifest, request: &RecoveryRequest) -> Result<PointManifest, RepoError> {
+    if suits(&point, request) { Ok(point) } else { Err(not_found(&request.point)) }
+}
+
+fn not_found(name: &str) -> RepoError {
+    RepoError::NotFound { what: format!("a recovery point of {name:?} of that time and tag") }
 }

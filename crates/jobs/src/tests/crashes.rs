@@ -148,6 +148,58 @@ fn a_full_restore_survives_a_crash_at_every_write() {
     crash_everywhere_in(&world, &full(directory, TargetRef::Nowhere {}), Ending::Straight);
 }
 
+/// Discarded, kept, served again and kept once more: what the guest wrote is there until the end.
+#[test]
+fn what_is_kept_survives_a_crash_at_every_write() {
+    let world = World::new();
+    let request = RecoveryRequest { keep_seconds: Some(3600), ..to_export() };
+    let mut model = expected(0);
+    for write in 0.. {
+        for after in [false, true] {
+            let crashed = world.live(async |world| {
+                let running = world.start().await;
+                let crash = running.jobs.crash_point();
+                let job = running.jobs.start(request.clone(), None).await.unwrap();
+                running.serving(&job).await;
+                running.write(&job, 0, 12345, 6789, &mut model).await;
+                crash.arm(write, after);
+                let story = async {
+                    running.jobs.finish(&job, Finish::Discard).await.unwrap();
+                    running.wait(&job, &[JobState::Kept]).await;
+                    running.jobs.undo(&job).await.unwrap();
+                    running.serving(&job).await;
+                    running.jobs.finish(&job, Finish::Discard).await.unwrap();
+                    running.wait(&job, &[JobState::Kept]).await;
+                };
+                tokio::select! {
+                    () = crash.reached() => true,
+                    () = story => false,
+                }
+            });
+            world.live(async |world| {
+                let running = world.start().await;
+                let [job] = &running.jobs.list()[..] else { panic!("one job") };
+                running.jobs.run();
+                let states = [JobState::Kept, JobState::Serving];
+                if running.wait(&job.id, &states).await.state == JobState::Kept {
+                    running.jobs.undo(&job.id).await.unwrap();
+                    running.serving(&job.id).await;
+                }
+                assert!(running.contents(&job.id, 0).await == model, "write {write}");
+                running.jobs.cancel(&job.id).await.unwrap();
+                running.end(&job.id).await;
+                world.assert_clean(&running);
+                running.stop().await;
+            });
+            world.reset();
+            if !crashed {
+                assert!(write > 10, "the story has only {write} writes");
+                return;
+            }
+        }
+    }
+}
+
 /// A cut anywhere within the steps, not only between them: the runtime ends in the middle.
 #[test]
 fn a_kill_at_any_moment_ends_clean() {

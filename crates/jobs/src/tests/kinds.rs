@@ -272,3 +272,29 @@ fn a_mount_is_extended_also_across_a_restart() {
         running.stop().await;
     });
 }
+
+#[test]
+fn a_point_is_chosen_by_its_time_and_tag() {
+    let world = World::new();
+    world.live(async |world| {
+        let running = world.start().await;
+        let point = running.repository.latest("sample").await.unwrap();
+        let (at, id) = (point.created_at, point.id.to_string());
+        let just_before = Some(at.saturating_sub(jiff::SignedDuration::from_millis(1)).unwrap());
+        let by = |point: &str, before, tag: Option<&str>| RecoveryRequest {
+            point: point.into(),
+            before,
+            tag: tag.map(str::to_owned),
+            ..full_to_directory(world.path("out"))
+        };
+        for name in ["sample", &id] {
+            for bad in [by(name, just_before, None), by(name, None, Some("weekly"))] {
+                let refused = running.jobs.forecast(&bad).await.unwrap_err();
+                assert_eq!(refused.code(), "point_not_found", "{bad:?}");
+            }
+            let found = running.jobs.forecast(&by(name, Some(at), Some("nightly"))).await.unwrap();
+            assert_eq!(found.point, id);
+        }
+        running.stop().await;
+    });
+}

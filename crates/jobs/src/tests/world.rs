@@ -105,7 +105,7 @@ impl World {
         let repository = Repository::create(&at, &CreateOptions::default()).unwrap();
         let (progress, cancel) =
             (Arc::new(IngestProgress::default()), Arc::new(AtomicBool::new(false)));
-        let options = IngestOptions::default();
+        let options = IngestOptions { tags: vec!["nightly".into()], ..IngestOptions::default() };
         ingest(&repository, &vmx_path, &options, &progress, &cancel).unwrap();
         Self { dir, host: Arc::default() }
     }
@@ -283,6 +283,8 @@ impl Running {
 pub(super) fn to_export() -> RecoveryRequest {
     RecoveryRequest {
         point: "sample".into(),
+        before: None,
+        tag: None,
         repository: None,
         mode: Mode::LiveRecovery,
         disks: Vec::new(),
@@ -293,6 +295,7 @@ pub(super) fn to_export() -> RecoveryRequest {
         migrate: None,
         migration: None,
         expires_in_seconds: None,
+        keep_seconds: None,
         power_on: None,
         networks: None,
         adapters: Default::default(),
