@@ -150,9 +150,71 @@ pub(crate) enum RepoCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Tell how soon a recovery point can be recovered: its tier, what is frozen, what a thaw takes.
+    Tier {
+        #[command(flatten)]
+        point: ColdArgs,
+    },
+    /// Have the store thaw what a recovery point in a cold tier needs. A recovery does so by itself.
+    Thaw {
+        #[command(flatten)]
+        point: ColdArgs,
+        /// How fast.
+        #[arg(long, value_enum, default_value_t = RetrievalArg::Standard)]
+        retrieval: RetrievalArg,
+        /// For how many days what is thawed stays so.
+        #[arg(long, default_value_t = 10)]
+        days: u32,
+        /// Return when all can be read.
+        #[arg(long)]
+        wait: bool,
+    },
+    /// Bring a recovery point on S3 to another tier. What other points share stays at hand.
+    Move {
+        #[command(flatten)]
+        point: ColdArgs,
+        /// Where to.
+        #[arg(long, value_enum)]
+        tier: TierArg,
+    },
     /// Not in this version.
     #[command(hide = true)]
     Prune,
+}
+
+/// A recovery point that may be in a cold tier.
+#[derive(Args)]
+pub(crate) struct ColdArgs {
+    /// A recovery point, or a VM for its latest.
+    pub(crate) point: String,
+    /// The repository's configured name or s3:// place.
+    #[arg(long, short)]
+    pub(crate) repository: String,
+    #[command(flatten)]
+    pub(crate) config: ConfigArgs,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum RetrievalArg {
+    /// Minutes; not from Deep Archive.
+    Expedited,
+    /// Hours.
+    Standard,
+    /// The cheapest.
+    Bulk,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum TierArg {
+    /// Read at once.
+    Warm,
+    /// S3 Glacier Flexible Retrieval.
+    Glacier,
+    /// S3 Glacier Deep Archive.
+    DeepArchive,
 }
 
 /// How a store on S3 is reached. What is not given comes from where the AWS tools look: the environment, the

@@ -2,6 +2,7 @@
 
 mod check;
 mod ingest;
+mod tier;
 mod work;
 
 use std::path::Path;
@@ -28,6 +29,11 @@ pub(crate) fn repo(what: RepoCommand) -> Result<(), Failure> {
         RepoCommand::Add { place, s3, block_bytes, json } => add(&place, &s3, block_bytes, json),
         RepoCommand::Ls { config, json } => list(&config, json),
         RepoCommand::Check { repository, config, json } => check::check(&repository, &config, json),
+        RepoCommand::Tier { point } => tier::tier(&point),
+        RepoCommand::Thaw { point, retrieval, days, wait } => {
+            tier::thaw(&point, retrieval, days, wait)
+        }
+        RepoCommand::Move { point, tier } => tier::move_to(&point, tier),
         RepoCommand::Prune => Err(Failure::refused("pruning is not in this version")),
     }
 }

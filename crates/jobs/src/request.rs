@@ -3,6 +3,7 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 use rekindle_nfs::ClientNet;
+use rekindle_repo::ThawOptions;
 use serde::{Deserialize, Serialize};
 
 use crate::JobError;
@@ -96,6 +97,9 @@ pub struct RecoveryRequest {
     /// a new one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uuid: Option<UuidPolicy>,
+    /// How packs in a cold tier are thawed before the VM starts; standard retrieval for 10 days when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thaw: Option<ThawOptions>,
 }
 
 /// How a recovery ends if all goes well.

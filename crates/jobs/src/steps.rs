@@ -5,6 +5,7 @@ mod cutover;
 pub(crate) mod export;
 pub(crate) mod files;
 mod host;
+mod thaw;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,7 +53,7 @@ impl Work<'_> {
     pub(crate) async fn apply(mut self, step: Step) -> Result<Found, JobError> {
         match step {
             Step::Admit => self.admit().await,
-            Step::Open => self.live.point(self.env, self.record).await.map(|_| Found::default()),
+            Step::Open => self.open().await,
             Step::Overlay => self.make_overlays().await,
             Step::Export => export::add(self.env, self.record).await.map(|_| Found::default()),
             Step::Files => self.write_files().await,
@@ -98,6 +99,11 @@ impl Work<'_> {
             | Step::Publish => {}
         }
         Ok(Found::default())
+    }
+
+    async fn open(&mut self) -> Result<Found, JobError> {
+        self.await_thaw().await?;
+        self.live.point(self.env, self.record).await.map(|_| Found::default())
     }
 
     /// Waits for a turn and for space.

@@ -93,5 +93,6 @@ pub use map::{BlockRef, MapEntry};
 pub use repository::{CreateOptions, DamagedPoint, PointListing, Repository};
 pub use store::{Location, S3Credentials, S3Location, S3Stats};
 pub use tier::{
-    Estimate, MoveReport, Readiness, Retrieval, ThawOptions, Tier, move_point, readiness, thaw,
+    Estimate, MoveReport, Readiness, Retrieval, ThawOptions, Tier, has_cold_packs, move_point,
+    readiness, thaw,
 };

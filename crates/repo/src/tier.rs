@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 pub use moving::{MoveReport, move_point};
 pub(crate) use thaw::parse_restore;
-pub use thaw::{Retrieval, ThawOptions, readiness, thaw};
+pub use thaw::{Retrieval, ThawOptions, has_cold_packs, readiness, thaw};
 
 /// Where packs lie, by how soon they can be read. Maps and manifests are always at hand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

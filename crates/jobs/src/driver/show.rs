@@ -42,7 +42,7 @@ pub(crate) fn view(
         finished_at: record.finished_at,
         expires_at: record.expires_at,
         kept_until: record.kept_until,
-        waits_for: status.waits_for.lock().clone().filter(|_| state == JobState::Queued),
+        waits_for: status.waits_for.lock().clone().filter(|_| !record.is_finished()),
         steps: steps(record),
         progress: status.meter.view(),
         export: export(env, record),

@@ -303,6 +303,7 @@ pub(super) fn to_export() -> RecoveryRequest {
         swap: None,
         redo_datastore: None,
         uuid: None,
+        thaw: None,
     }
 }
 

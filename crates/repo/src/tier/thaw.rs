@@ -42,6 +42,11 @@ impl Default for ThawOptions {
 }
 
 impl Retrieval {
+    /// Within how many hours Amazon usually has it done.
+    pub fn hours(self, tier: Tier) -> u64 {
+        self.terms(tier).map_or(48, |(seconds, _)| seconds.div_ceil(HOUR).max(1))
+    }
+
     /// Seconds and dollars per GB; `None` where Amazon refuses it.
     fn terms(self, tier: Tier) -> Option<(u64, f64)> {
         match (tier, self) {
@@ -53,6 +58,14 @@ impl Retrieval {
             (Tier::DeepArchive, Self::Standard) => Some((12 * HOUR, 0.02)),
             (Tier::DeepArchive, Self::Bulk) => Some((48 * HOUR, 0.0025)),
         }
+    }
+}
+
+/// Whether any pack at all is in a cold tier: one listing, and no map. Blocks on I/O.
+pub fn has_cold_packs(repository: &Repository) -> Result<bool, RepoError> {
+    match repository.store() {
+        Store::Local(_) => Ok(false),
+        Store::S3(bucket) => bucket.has_cold_packs_blocking(),
     }
 }
 

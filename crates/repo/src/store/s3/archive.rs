@@ -68,6 +68,14 @@ impl S3Bucket {
         })
     }
 
+    pub(crate) fn has_cold_packs_blocking(self: &Arc<Self>) -> Result<bool, RepoError> {
+        let bucket = self.clone();
+        self.run_blocking(async move {
+            let listed = bucket.list("packs/").await?;
+            Ok(listed.iter().any(|one| one.tier.is_cold()))
+        })
+    }
+
     async fn thawed(&self, object: &str) -> Result<Thawed, RepoError> {
         let head = self.persist(Patience::for_bytes(0), || async {
             let request = self.client.head_object().bucket(&self.location.bucket);
