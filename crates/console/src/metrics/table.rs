@@ -32,7 +32,7 @@ const fn histogram(name: &'static str, labels: &'static str, help: &'static str)
     Metric { name, kind: Kind::Histogram, labels, help }
 }
 
-pub(super) const METRICS: [Metric; 52] = [
+pub(super) const METRICS: [Metric; 58] = [
     gauge("build_info", "version", "1, with the version as a label"),
     gauge("up_seconds", "", "seconds since the start"),
     gauge("jobs", "state", "jobs by state; stuck ones want a person"),
@@ -73,6 +73,24 @@ pub(super) const METRICS: [Metric; 52] = [
     gauge("cache_ring_scanning", "", "1 while the ring of an earlier process is read"),
     counter("cache_misses", "", "fetches from a repository"),
     counter("cache_ahead", "", "fetches begun by read-ahead; misses count them too"),
+    counter("cache_profile", "", "fetches begun by a boot profile; misses count them too"),
+    counter(
+        "cache_passed",
+        "",
+        "reads of a repository whose bytes are not kept: the mover's copies",
+    ),
+    gauge("cache_reads_under_way", "", "reads of repositories under way"),
+    gauge("cache_reads_waiting", "", "reads of repositories that wait for their turn"),
+    gauge(
+        "cache_background_reads_allowed",
+        "",
+        "reads of repositories that read-ahead and the mover may have under way now",
+    ),
+    gauge(
+        "cache_guest_wait_p95_micros",
+        "",
+        "what 19 of 20 guests' reads took less than of late, those from memory not counted",
+    ),
     counter("cache_joined", "", "reads that shared a fetch with another"),
     gauge("cache_in_flight", "", "reads of the ring's disk or of a repository under way"),
     counter("cache_bad_slots", "", "blocks of the ring that were damaged, and forgotten"),
