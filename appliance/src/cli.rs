@@ -128,6 +128,14 @@ pub(crate) enum RepoCommand {
         /// Bytes per block: a power of two from 4096 to 4194304.
         #[arg(long, default_value_t = 262_144, value_name = "BYTES")]
         block_bytes: u32,
+        /// Seal it: nothing in it can be read without a passkey, which is asked for unless --passkey-file names it.
+        #[arg(long)]
+        encrypt: bool,
+        /// What the passkey is called. Not sealed.
+        #[arg(long, default_value = "first", value_name = "LABEL", requires = "encrypt")]
+        label: String,
+        #[command(flatten)]
+        passkey: PasskeyArgs,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -142,10 +150,8 @@ pub(crate) enum RepoCommand {
     },
     /// Read everything in a repository and verify it.
     Check {
-        /// A configured name, a directory, or s3://BUCKET/PREFIX.
-        repository: String,
         #[command(flatten)]
-        config: ConfigArgs,
+        open: OpenArgs,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -180,18 +186,69 @@ pub(crate) enum RepoCommand {
     /// Not in this version.
     #[command(hide = true)]
     Prune,
+    /// List, add and remove the passkeys of a sealed repository.
+    Passkey {
+        #[command(subcommand)]
+        what: PasskeyCommand,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum PasskeyCommand {
+    /// List them by id, with when they were added and what they are called.
+    Ls {
+        #[command(flatten)]
+        open: OpenArgs,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Add one. To change a passkey, add the new one and remove the old one.
+    Add {
+        #[command(flatten)]
+        open: OpenArgs,
+        /// The file that holds the new passkey [default: asked for].
+        #[arg(long, value_name = "FILE")]
+        new_passkey_file: Option<PathBuf>,
+        /// What it is called. Not sealed.
+        #[arg(long, default_value = "", value_name = "LABEL")]
+        label: String,
+    },
+    /// Remove one; not the last. Who knew it may have kept what it opened.
+    Remove {
+        #[command(flatten)]
+        open: OpenArgs,
+        /// Its id or label.
+        which: String,
+    },
+}
+
+/// Which repository to open, and with what.
+#[derive(Args)]
+pub(crate) struct OpenArgs {
+    /// A configured name, a directory, or s3://BUCKET/PREFIX.
+    pub(crate) repository: String,
+    #[command(flatten)]
+    pub(crate) passkey: PasskeyArgs,
+    #[command(flatten)]
+    pub(crate) config: ConfigArgs,
+}
+
+/// What opens a sealed repository.
+#[derive(Args, Clone, Default)]
+pub(crate) struct PasskeyArgs {
+    /// The file that holds the passkey of a sealed repository [default: what the configuration names, or asked for].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) passkey_file: Option<PathBuf>,
 }
 
 /// A recovery point that may be in a cold tier.
 #[derive(Args)]
 pub(crate) struct ColdArgs {
+    #[command(flatten)]
+    pub(crate) open: OpenArgs,
     /// A recovery point, or a VM for its latest.
     pub(crate) point: String,
-    /// The repository's configured name or s3:// place.
-    #[arg(long, short)]
-    pub(crate) repository: String,
-    #[command(flatten)]
-    pub(crate) config: ConfigArgs,
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
@@ -254,6 +311,8 @@ pub(crate) struct IngestArgs {
     /// A word to find the point by; may be given more than once.
     #[arg(long = "tag", value_name = "TAG")]
     pub(crate) tags: Vec<String>,
+    #[command(flatten)]
+    pub(crate) passkey: PasskeyArgs,
     #[command(flatten)]
     pub(crate) config: ConfigArgs,
     /// Print a report as JSON.
@@ -369,6 +428,9 @@ pub(crate) struct RecoverArgs {
     /// Asked again with the same key, the same job is found and no second one is started.
     #[arg(long, value_name = "KEY")]
     pub(crate) idempotency_key: Option<String>,
+    /// The file that holds a passkey of the sealed repository that the point is in.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) passkey_file: Option<PathBuf>,
     /// Wait until the VM is served.
     #[arg(long)]
     pub(crate) wait: bool,

@@ -67,7 +67,7 @@ impl From<rekindle_repo::RepoError> for Failure {
             RepoError::Unavailable { .. } | RepoError::Cold { .. } => Kind::Unavailable,
             RepoError::Corrupt { .. } | RepoError::Full => Kind::Failed,
             RepoError::NotFound { .. } => Kind::NotFound,
-            RepoError::Refused { .. } => Kind::Refused,
+            RepoError::Refused { .. } | RepoError::Locked { .. } => Kind::Refused,
             RepoError::Cancelled => Kind::Interrupted,
         };
         Self::new(kind, error)

@@ -2,6 +2,7 @@
 
 mod check;
 mod ingest;
+pub(crate) mod passkey;
 mod tier;
 mod work;
 
@@ -9,13 +10,13 @@ use std::path::Path;
 
 use anyhow::Context;
 use rekindle_block::BlockSize;
-use rekindle_repo::{CreateOptions, Location, RepoError, Repository, S3Location};
+use rekindle_repo::{CreateOptions, Repository, S3Location};
 use serde_json::json;
 
 pub(crate) use ingest::ingest;
 
 use crate::{
-    cli::{ConfigArgs, RepoCommand, S3Args},
+    cli::{ConfigArgs, OpenArgs, PasskeyArgs, RepoCommand, S3Args},
     client::bytes,
     config::{self, Config, RepositoryEntry},
     exit::{Failure, Kind},
@@ -26,32 +27,46 @@ use crate::{
 pub(crate) fn repo(what: RepoCommand) -> Result<(), Failure> {
     logging::command();
     match what {
-        RepoCommand::Add { place, s3, block_bytes, json } => add(&place, &s3, block_bytes, json),
+        RepoCommand::Add { place, s3, block_bytes, encrypt, label, passkey, json } => {
+            let block_size = BlockSize::new(block_bytes);
+            let file = passkey.passkey_file;
+            let options = CreateOptions {
+                block_size: block_size.map_err(|e| Failure::new(Kind::Refused, e))?,
+                passkey: encrypt.then(|| passkey::new(file.as_deref(), "Passkey")).transpose()?,
+                passkey_label: label,
+            };
+            let mut entry = entry_of(&place, &s3)?;
+            entry.passkey_file = file.filter(|_| encrypt);
+            add(&entry, &options, json)
+        }
         RepoCommand::Ls { config, json } => list(&config, json),
-        RepoCommand::Check { repository, config, json } => check::check(&repository, &config, json),
+        RepoCommand::Check { open, json } => check::check(&open, json),
         RepoCommand::Tier { point } => tier::tier(&point),
         RepoCommand::Thaw { point, retrieval, days, wait } => {
             tier::thaw(&point, retrieval, days, wait)
         }
         RepoCommand::Move { point, tier } => tier::move_to(&point, tier),
         RepoCommand::Prune => Err(Failure::refused("pruning is not in this version")),
+        RepoCommand::Passkey { what } => passkey::passkey(&what),
     }
 }
 
-fn add(place: &str, s3: &S3Args, block_bytes: u32, json: bool) -> Result<(), Failure> {
-    let entry = entry_of(place, s3)?;
-    let block_size = BlockSize::new(block_bytes).map_err(|e| Failure::new(Kind::Refused, e))?;
-    let repository = Repository::create(entry.location()?, &CreateOptions { block_size })?;
-    let place = repository.location();
+fn add(entry: &RepositoryEntry, options: &CreateOptions, json: bool) -> Result<(), Failure> {
+    let repository = Repository::create(entry.location()?, options)?;
+    let (place, sealed) = (repository.location(), repository.is_sealed());
     if json {
-        let path = place.to_string();
-        println!("{}", json!({ "path": path, "id": repository.id(), "block_bytes": block_bytes }));
+        let (path, block_bytes) = (place.to_string(), options.block_size.bytes());
+        let shown = json!({ "path": path, "id": repository.id(), "block_bytes": block_bytes, "sealed": sealed });
+        println!("{shown}");
         return Ok(());
     }
     println!("made repository {} in {place}", repository.id());
     println!("add it to the configuration, then restart the appliance:\n");
-    let text = toml::to_string(&entry).context("write the configuration")?;
+    let text = toml::to_string(entry).context("write the configuration")?;
     print!("[[repository]]\n{text}");
+    if sealed {
+        println!("\nwithout a passkey nobody can read it again: keep one elsewhere");
+    }
     Ok(())
 }
 
@@ -80,11 +95,7 @@ fn list(args: &ConfigArgs, json: bool) -> Result<(), Failure> {
     let config = config::load(args)?;
     let mut shown = Vec::new();
     for entry in config.repositories() {
-        let found = entry
-            .location()
-            .map_err(Failure::from)
-            .and_then(|place| Ok(block_on(async move { summary(place).await })??));
-        shown.push(match found {
+        shown.push(match block_on(summary(&entry))? {
             Ok(found) => found,
             Err(failure) => json!({ "error": format!("{:#}", failure.cause) }),
         });
@@ -114,14 +125,16 @@ fn list(args: &ConfigArgs, json: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn summary(place: Location) -> Result<serde_json::Value, RepoError> {
-    let repository = Repository::open(place)?;
+async fn summary(entry: &RepositoryEntry) -> Result<serde_json::Value, Failure> {
+    let passkey = passkey::configured(entry)?;
+    let repository = Repository::open_with(entry.location()?, passkey.as_ref())?;
     let listing = repository.points().await?;
     let disks = listing.points.iter().flat_map(|point| &point.disks);
     let vms: std::collections::BTreeSet<_> =
         listing.points.iter().map(|point| point.vm.id.as_str()).collect();
     Ok(json!({
         "id": repository.id(),
+        "sealed": repository.is_sealed(),
         "points": listing.points.len(),
         "vms": vms.len(),
         "damaged": listing.damaged.len(),
@@ -130,14 +143,15 @@ async fn summary(place: Location) -> Result<serde_json::Value, RepoError> {
 }
 
 /// Opens a repository by directory or configured name.
-fn open(which: &str, args: &ConfigArgs) -> Result<Repository, Failure> {
+fn open(args: &OpenArgs) -> Result<Repository, Failure> {
+    let which = args.repository.as_str();
     if which.starts_with("s3://") {
-        return Ok(Repository::open(which.parse::<S3Location>()?)?);
+        return passkey::open_at(which.parse::<S3Location>()?, &args.passkey, None);
     }
     if which.contains('/') || Path::new(which).is_dir() {
-        return Ok(Repository::open(Path::new(which))?);
+        return passkey::open_at(Path::new(which), &args.passkey, None);
     }
-    let config = config::load(args)?;
+    let config = config::load(&args.config)?;
     let entry = config.repositories().into_iter().find(|entry| entry.name == which);
     let entry = entry.ok_or_else(|| {
         let known: Vec<_> = config.repositories().into_iter().map(|entry| entry.name).collect();
@@ -147,18 +161,34 @@ fn open(which: &str, args: &ConfigArgs) -> Result<Repository, Failure> {
         );
         Failure::said(Kind::NotFound, text)
     })?;
-    open_entry(&config, &entry)
+    open_one(&config, &entry, &args.passkey)
 }
 
-/// Opens a configured repository. The default one is made when it is missing.
+/// Opens a configured repository for a command, which may ask for the passkey.
+fn open_one(
+    config: &Config,
+    entry: &RepositoryEntry,
+    passkey: &PasskeyArgs,
+) -> Result<Repository, Failure> {
+    make_default(config, entry)?;
+    passkey::open_at(entry.location()?, passkey, Some(entry))
+}
+
+/// Opens a configured repository as the daemon does, which asks nobody. The default one is made when it is missing.
 pub(crate) fn open_entry(config: &Config, entry: &RepositoryEntry) -> Result<Repository, Failure> {
+    make_default(config, entry)?;
+    let passkey = passkey::configured(entry)?;
+    Ok(Repository::open_with(entry.location()?, passkey.as_ref())?)
+}
+
+fn make_default(config: &Config, entry: &RepositoryEntry) -> Result<(), Failure> {
     let place = entry.location()?;
     let missing = place.path().is_some_and(|path| !path.join("repository.json").exists());
     if config.has_default_repository() && missing {
         make_state_dir(&config.state_dir)?;
-        return Ok(Repository::create(place, &CreateOptions::default())?);
+        Repository::create(place, &CreateOptions::default())?;
     }
-    Ok(Repository::open(place)?)
+    Ok(())
 }
 
 fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Failure> {

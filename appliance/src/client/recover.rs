@@ -5,7 +5,9 @@ use serde_json::{Value, json};
 
 use crate::{
     cli::{Migration, RecoverArgs},
+    config::read_secret,
     exit::Failure,
+    local::passkey,
 };
 
 mod hardware;
@@ -24,6 +26,11 @@ pub(super) fn request(args: &RecoverArgs) -> Result<Value, Failure> {
     };
     set("before", args.before.map(|at| at.to_string().into()));
     set("tag", args.tag.clone().map(Value::from));
+    if let Some(file) = &args.passkey_file {
+        // Checked here, so that a bad one is not sent; sent as it stands in the file.
+        passkey::from_file(file)?;
+        set("passkey", Some(read_secret(Some(file), None)?.into()));
+    }
     set("repository", args.repository.clone().map(Value::from));
     set("name", args.name.clone().map(Value::from));
     set("name_prefix", args.name_prefix.clone().map(Value::from));

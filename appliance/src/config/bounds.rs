@@ -112,6 +112,7 @@ fn repository(entry: &RepositoryEntry, found: &mut Found) {
         ("path", &entry.path),
         ("ca_file", &entry.ca_file),
         ("credentials_file", &entry.credentials_file),
+        ("passkey_file", &entry.passkey_file),
     ];
     for (key, file) in files {
         if let Some(file) = file {
@@ -144,6 +145,14 @@ fn repository(entry: &RepositoryEntry, found: &mut Found) {
         && !(url.starts_with("https://") || url.starts_with("http://"))
     {
         found.add(format!("{name}: endpoint {url:?} is no http:// or https:// URL"));
+    }
+    let sealed = entry.passkey_file.is_some() || entry.passkey_credential.is_some();
+    if entry.passkey_file.is_some() && entry.passkey_credential.is_some() {
+        found.add(format!("{name}: passkey_file and passkey_credential exclude each other"));
+    }
+    if entry.recover_needs_passkey == Some(true) && !sealed {
+        found
+            .add(format!("{name}: recover_needs_passkey needs passkey_file or passkey_credential"));
     }
 }
 
@@ -260,6 +269,15 @@ mod tests {
             (
                 "[[target]]\nname='a'\nkind='vsphere'\nurl='u'\nuser='v'\npassword='secret'",
                 "unknown field `password`",
+            ),
+            ("[[repository]]\nname='a'\npath='/x'\npasskey='secret'", "unknown field `passkey`"),
+            (
+                "[[repository]]\nname='a'\npath='/x'\npasskey_file='/x'\npasskey_credential='y'",
+                "exclude each other",
+            ),
+            (
+                "[[repository]]\nname='a'\npath='/x'\nrecover_needs_passkey=true",
+                "needs passkey_file",
             ),
             ("[recovery]\nmax_active = 0", "recovery.max_active = 0 must be from 1"),
         ];

@@ -191,6 +191,9 @@ pub(crate) struct RepositoryEntry {
     pub(crate) credentials_file: Option<PathBuf>,
     pub(crate) credentials_credential: Option<String>,
     pub(crate) profile: Option<String>,
+    pub(crate) passkey_file: Option<PathBuf>,
+    pub(crate) passkey_credential: Option<String>,
+    pub(crate) recover_needs_passkey: Option<bool>,
 }
 
 impl RepositoryEntry {
@@ -208,6 +211,9 @@ impl RepositoryEntry {
             credentials_file: None,
             credentials_credential: None,
             profile: None,
+            passkey_file: None,
+            passkey_credential: None,
+            recover_needs_passkey: None,
         }
     }
 }

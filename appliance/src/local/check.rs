@@ -4,14 +4,15 @@ use rekindle_repo::{CheckProgress, CheckReport, CheckScope};
 
 use super::work::{self, HowFar};
 use crate::{
-    cli::ConfigArgs,
+    cli::OpenArgs,
     client::bytes,
     exit::{Failure, Kind},
 };
 
 /// `repo check`: reads everything in a repository and verifies it.
-pub(super) fn check(which: &str, args: &ConfigArgs, json: bool) -> Result<(), Failure> {
-    let repository = super::open(which, args)?;
+pub(super) fn check(args: &OpenArgs, json: bool) -> Result<(), Failure> {
+    let which = &args.repository;
+    let repository = super::open(args)?;
     let progress = Arc::new(CheckProgress::default());
     let watched = Arc::clone(&progress);
     let how_far = move || HowFar { done: watched.done(), total: watched.total() };

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::work::{self, HowFar};
 use crate::{
-    cli::IngestArgs,
+    cli::{IngestArgs, OpenArgs},
     client::bytes,
     config,
     exit::{Failure, Kind},
@@ -56,11 +56,15 @@ fn source(args: &IngestArgs) -> Result<PathBuf, Failure> {
 /// The repository that is named, or the only one there is.
 fn repository(args: &IngestArgs) -> Result<Repository, Failure> {
     if let Some(which) = &args.repository {
-        return super::open(which, &args.config);
+        return super::open(&OpenArgs {
+            repository: which.clone(),
+            passkey: args.passkey.clone(),
+            config: args.config.clone(),
+        });
     }
     let config = config::load(&args.config)?;
     match config.repositories().as_slice() {
-        [only] => super::open_entry(&config, only),
+        [only] => super::open_one(&config, only, &args.passkey),
         several => {
             let names: Vec<_> = several.iter().map(|entry| entry.name.as_str()).collect();
             let text = format!("name the repository with --repository: {}", names.join(" or "));

@@ -71,7 +71,7 @@ pub(super) fn move_to(args: &ColdArgs, tier: TierArg) -> Result<(), Failure> {
 }
 
 fn open(args: &ColdArgs) -> Result<(Repository, PointManifest), Failure> {
-    let repository = super::open(&args.repository, &args.config)?;
+    let repository = super::open(&args.open)?;
     let point = super::block_on(find(&repository, &args.point))??;
     Ok((repository, point))
 }

@@ -1,4 +1,8 @@
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context;
 use rekindle_cache::{Cache, CacheConfig};
@@ -9,7 +13,11 @@ use rekindle_repo::Repository;
 use rekindle_state::Database;
 
 use super::targets;
-use crate::{config::Config, exit::Failure, local};
+use crate::{
+    config::{Config, RepositoryEntry},
+    exit::Failure,
+    local,
+};
 
 /// What the daemon is made of, opened from the bottom up.
 pub(super) struct Layers {
@@ -39,7 +47,7 @@ impl Layers {
             repositories: repositories.clone(),
             cache: cache.clone(),
             targets,
-            config: jobs(config),
+            config: jobs(config, &repositories),
         };
         let jobs = Jobs::open(deps).await.context("restore jobs and exports")?;
         Ok(Self { repositories, cache, disks, nfs, jobs })
@@ -59,7 +67,7 @@ impl Layers {
 }
 
 fn repositories(config: &Config) -> Result<BTreeMap<String, Repository>, Failure> {
-    let open = |entry: &crate::config::RepositoryEntry| {
+    let open = |entry: &RepositoryEntry| {
         let repository = local::open_entry(config, entry).map_err(|mut failure| {
             failure.cause = failure.cause.context(format!("open repository \"{}\"", entry.name));
             failure
@@ -90,9 +98,23 @@ fn nfs(config: &Config) -> NfsConfig {
     }
 }
 
-fn jobs(config: &Config) -> JobsConfig {
+/// Where a recovery needs a passkey: each sealed repository that does not say otherwise.
+fn passkey_repositories(
+    config: &Config,
+    repositories: &BTreeMap<String, Repository>,
+) -> BTreeSet<String> {
+    let wanted = |entry: &RepositoryEntry| {
+        let sealed = repositories.get(&entry.name).is_some_and(Repository::is_sealed);
+        entry.recover_needs_passkey.unwrap_or(sealed)
+    };
+    let entries = config.repositories().into_iter();
+    entries.filter(wanted).map(|entry| entry.name).collect()
+}
+
+fn jobs(config: &Config, repositories: &BTreeMap<String, Repository>) -> JobsConfig {
     let recovery = &config.recovery;
     let mut jobs = JobsConfig::new(config.state_dir.join("exports"));
+    jobs.passkey_repositories = passkey_repositories(config, repositories);
     jobs.own_dirs = vec![config.state_dir.clone(), config.cache_dir()];
     jobs.own_dirs.extend(config.repositories().into_iter().filter_map(|entry| entry.path));
     jobs.server = config.nfs.advertise;

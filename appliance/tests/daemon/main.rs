@@ -10,4 +10,5 @@ mod metrics;
 mod nfs;
 mod process;
 mod recovery;
+mod sealed;
 mod tls;

@@ -112,6 +112,18 @@ fn command() -> Command {
     command
 }
 
+/// Runs a command that needs no daemon: what it printed, or its exit status and what it said.
+pub(crate) fn run(args: &[&str]) -> Result<String, (i32, String)> {
+    let output = command().args(args).stdin(Stdio::null()).output().unwrap();
+    match output.status.success() {
+        true => Ok(String::from_utf8(output.stdout).unwrap()),
+        false => {
+            let said = String::from_utf8(output.stderr).unwrap();
+            Err((output.status.code().unwrap(), said))
+        }
+    }
+}
+
 /// What a daemon has logged so far.
 type Lines = Arc<Mutex<Vec<String>>>;
 
@@ -186,7 +198,8 @@ impl Daemon {
         (status.code().unwrap(), stderr)
     }
 
-    fn try_cli(&self, args: &[&str]) -> (ExitStatus, String, String) {
+    /// Runs a client command: its exit status, what it printed and what it said.
+    pub(crate) fn try_cli(&self, args: &[&str]) -> (ExitStatus, String, String) {
         let output = command()
             .args(args)
             .args(["--json", "--url", &self.url])

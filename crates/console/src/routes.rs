@@ -31,7 +31,7 @@ const CALLS: [(&str, &str, bool, &str); 22] = [
         "POST",
         "/api/v1/recoveries",
         true,
-        "start a recovery: 202, Location, and the job; honours Idempotency-Key",
+        "start a recovery: 202, Location, and the job; honours Idempotency-Key; `passkey` opens a sealed repository",
     ),
     ("POST", "/api/v1/recoveries/forecast", true, "how long a recovery would take; starts none"),
     ("GET", "/api/v1/jobs", false, "jobs, newest first"),

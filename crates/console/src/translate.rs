@@ -17,7 +17,9 @@ impl From<JobError> for Problem {
         let problem = Self::new(job_status(&error), error.code(), error.to_string());
         match error {
             JobError::Busy { .. } | JobError::Unavailable { .. } => problem.retry_after(LATER),
+            JobError::Denied { wait: Some(wait), .. } => problem.retry_after(wait),
             JobError::NotFound { .. }
+            | JobError::Denied { wait: None, .. }
             | JobError::Refused { .. }
             | JobError::Conflict { .. }
             | JobError::Full { .. } => problem,
@@ -33,6 +35,8 @@ fn job_status(error: &JobError) -> StatusCode {
     match error {
         JobError::NotFound { .. } => StatusCode::NOT_FOUND,
         JobError::Refused { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+        JobError::Denied { code: "too_many_passkeys", .. } => StatusCode::TOO_MANY_REQUESTS,
+        JobError::Denied { .. } => StatusCode::FORBIDDEN,
         JobError::Conflict { .. } => StatusCode::CONFLICT,
         JobError::Busy { .. } => StatusCode::SERVICE_UNAVAILABLE,
         JobError::Full { .. } => StatusCode::INSUFFICIENT_STORAGE,
@@ -52,6 +56,7 @@ impl From<RepoError> for Problem {
             RepoError::Full => (StatusCode::INSUFFICIENT_STORAGE, "no_space"),
             RepoError::NotFound { .. } => (StatusCode::NOT_FOUND, "not_found"),
             RepoError::Refused { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "refused"),
+            RepoError::Locked { .. } => (StatusCode::FORBIDDEN, "repository_locked"),
             RepoError::Cancelled => (StatusCode::CONFLICT, "cancelled"),
         };
         Self::new(status, code, error.to_string())

@@ -213,6 +213,7 @@ fn from_repo(error: Arc<RepoError>, at: u64) -> DiskError {
         | RepoError::Full
         | RepoError::NotFound { .. }
         | RepoError::Refused { .. }
+        | RepoError::Locked { .. }
         | RepoError::Cancelled => {
             DiskError::Unavailable { verb: "read recovery point", source: error }
         }

@@ -35,7 +35,8 @@ impl Rig {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("vm.raw"), image()).unwrap();
-        let options = CreateOptions { block_size: BlockSize::new(BLOCK as u32).unwrap() };
+        let block_size = BlockSize::new(BLOCK as u32).unwrap();
+        let options = CreateOptions { block_size, ..CreateOptions::default() };
         let repository = Repository::create(&dir.path().join("repository"), &options).unwrap();
         let source = dir.path().join("vm.raw");
         let (progress, cancel) = (IngestProgress::default(), AtomicBool::new(false));

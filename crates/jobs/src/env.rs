@@ -11,6 +11,7 @@ use rekindle_repo::Repository;
 use crate::admission::Gate;
 use crate::journal::{HostMount, Journal, Record};
 use crate::live::Live;
+use crate::passkeys::Passkeys;
 use crate::shares::Shares;
 use crate::target::Link;
 use crate::{JobError, JobId, JobsConfig, JobsDeps};
@@ -25,6 +26,7 @@ pub(crate) struct Env {
     pub(crate) repositories: BTreeMap<String, Repository>,
     pub(crate) links: BTreeMap<String, Link>,
     pub(crate) gate: Gate,
+    pub(crate) passkeys: Passkeys,
     /// Users of exports, by the export's name.
     pub(crate) exported: Shares<String>,
     /// Users of datastores.
@@ -45,6 +47,7 @@ impl Env {
             repositories: deps.repositories,
             links: links.collect(),
             gate: Gate::default(),
+            passkeys: Passkeys::default(),
             exported: Shares::default(),
             mounted: Shares::default(),
             overlays: Overlays::default(),

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 /// What went wrong with a job or a request for one, by what the caller can do about it.
@@ -26,6 +28,16 @@ pub enum JobError {
         code: &'static str,
         /// What it collides with.
         message: String,
+    },
+    /// Offer what opens the repository, after the wait if there is one. Nothing was changed.
+    #[error("{message}")]
+    Denied {
+        /// Stable, machine-readable.
+        code: &'static str,
+        /// What is missing or wrong, without showing it.
+        message: String,
+        /// How long to wait before the next offer.
+        wait: Option<Duration>,
     },
     /// Try again when other jobs have ended.
     #[error("the queue is full: {queued} jobs wait already")]
@@ -72,7 +84,9 @@ impl JobError {
                 "repository" => "repository_not_found",
                 _ => "not_found",
             },
-            Self::Refused { code, .. } | Self::Conflict { code, .. } => code,
+            Self::Refused { code, .. }
+            | Self::Conflict { code, .. }
+            | Self::Denied { code, .. } => code,
             Self::Busy { .. } => "queue_full",
             Self::Full { .. } => "no_space",
             Self::Unavailable { code, .. } => code,

@@ -30,7 +30,7 @@ pub(crate) fn repo(what: &str, error: RepoError) -> JobError {
         RepoError::Full => JobError::Full { place: "the repository".into(), missing: 0 },
         RepoError::NotFound { what } => JobError::NotFound { what: "point", name: what },
         RepoError::Cold { .. } => JobError::conflict("point_cold", format!("{what}: {error}")),
-        RepoError::Refused { .. } => {
+        RepoError::Refused { .. } | RepoError::Locked { .. } => {
             JobError::refused("repository_refused", format!("{what}: {error}"))
         }
     }

@@ -26,7 +26,8 @@
 //! 4. A VM that its host has migrated is never powered off, unregistered or deleted.
 //! 5. A migrated copy has its name only after all of it was read back, compared with the recovery point's
 //!    hashes and the guest's writes, and synced. A write that was acknowledged is in it.
-//! 6. Exports and disks of unfinished jobs are back before [`Jobs::open`] returns, or their clients wait:
+//! 6. A passkey is checked when a recovery is asked for, and neither journaled nor logged nor kept.
+//! 7. Exports and disks of unfinished jobs are back before [`Jobs::open`] returns, or their clients wait:
 //!    none sees a disk without its bytes.
 //!
 //! # Migration to a directory
@@ -55,7 +56,7 @@
 //! # Bounds
 //!
 //! [`JobsConfig::max_active`] jobs run and [`JobsConfig::max_queued`] wait; [`JobsConfig::max_remembered`]
-//! ended ones are kept, below 64 KiB each. The mover's memory: see `mover.rs`.
+//! ended ones are kept, below 64 KiB each. Clients remembered for wrong passkeys: 1024. The mover's memory: see `mover.rs`.
 
 mod admission;
 mod config;
@@ -70,6 +71,7 @@ mod journal;
 mod live;
 mod mover;
 mod naming;
+mod passkeys;
 mod plan;
 mod progress;
 mod report;
@@ -89,6 +91,7 @@ pub use error::{ErrorView, JobError};
 pub use forecast::{Forecast, Limit, Planned, Span};
 pub use jobs::{Jobs, JobsDeps};
 pub use mover::MOVER_PIECE;
+pub use passkeys::Offer;
 pub use plan::{Next, Plan, Step};
 pub use report::{Measured, Report, ReportStep};
 pub use request::{

@@ -43,6 +43,12 @@ pub enum RepoError {
         /// What must be different.
         reason: String,
     },
+    /// Offer the right passkey: the repository is sealed, and what was offered, if anything, does not open it.
+    #[error("{reason}")]
+    Locked {
+        /// What was offered and what is wanted.
+        reason: String,
+    },
     /// The caller asked to stop.
     #[error("cancelled")]
     Cancelled,

@@ -20,6 +20,7 @@ pub use options::{IngestCounts, IngestOptions, IngestProgress, IngestReport};
 
 use crate::map::Shape;
 use crate::map::build::MapBuilder;
+use crate::map::seal::MapSeal;
 use crate::store::{Writer, map_object, point_object};
 use crate::{DiskManifest, MapId, PointId, PointManifest, RepoError, Repository};
 use blocks::Blocks;
@@ -45,8 +46,8 @@ pub fn ingest(
     let source = Source::open(source, options)?;
     progress.start(source.size_bytes());
     let writer = Writer::begin(repository.store())?;
-    let known = RwLock::new(Known::load(repository.store(), cancel)?);
-    let mut packs = Packs::new(&writer, &known);
+    let known = RwLock::new(Known::load(repository.store(), repository.seal(), cancel)?);
+    let mut packs = Packs::new(&writer, repository.seal(), &known);
     let result = Run { repository, writer: &writer, source, options, progress, cancel }
         .write_point(&mut packs);
     if matches!(result, Err(RepoError::Full)) {
@@ -105,11 +106,12 @@ impl Run<'_> {
             parent: self.parent()?,
             tags: self.options.tags.clone(),
         };
-        let object = point_object(&point.vm.id, &point.id);
+        let seal = self.repository.seal();
+        let object = point_object(&seal.folder(&point.vm.id)?, &point.id);
         let published = verification
             .finish()
             .and_then(|()| packs.finish())
-            .and_then(|()| point.encode())
+            .and_then(|()| point.encode_for(seal, &object))
             .and_then(|bytes| self.writer.put(&object, &bytes));
         if let Err(error) = published {
             self.remove_maps(&maps);
@@ -128,8 +130,12 @@ impl Run<'_> {
         let block_size = self.repository.block_size();
         let shape = Shape::new(block_size, image.size())
             .ok_or_else(|| RepoError::refused(format!("a disk of {} bytes", image.size())))?;
-        let mut map = MapBuilder::new(shape, self.writer.create(map_object(&manifest.map))?)?;
-        let blocks = Blocks { image, shape, progress: self.progress, cancel: self.cancel };
+        let seal = self.repository.seal();
+        let map_seal = MapSeal::new(seal.clone(), manifest.map.clone());
+        let sink = self.writer.create(map_object(&manifest.map))?;
+        let mut map = MapBuilder::new(shape, map_seal, sink)?;
+        let (progress, cancel) = (self.progress, self.cancel);
+        let blocks = Blocks { image, shape, seal, progress, cancel };
         manifest.stored_bytes = blocks.write(packs, &mut map)?;
         image.check_unchanged().map_err(source::refuse)?;
         let finished = map.finish()?;
@@ -141,9 +147,10 @@ impl Run<'_> {
 
     /// The VM's newest point so far; ids sort by time.
     fn parent(&self) -> Result<Option<PointId>, RepoError> {
+        let folder = self.repository.seal().folder(&self.source.vm.id)?;
         let points = self.repository.store().list_points_blocking()?;
         let ours = points.into_iter().filter_map(|place| place.ids);
-        Ok(ours.filter(|(vm, _)| *vm == self.source.vm.id).map(|(_, point)| point).max())
+        Ok(ours.filter(|(vm, _)| *vm == folder).map(|(_, point)| point).max())
     }
 
     /// Maps of a point that will not be. Left behind they would only take space.

@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! repository.json                  version, id, block size, encryption
+//! keys/<key>.json                  if it is sealed: the data key, wrapped by a passkey
 //! points/<vm>/<point>.json         manifest: .vmx, nvram, disks; carries the checksum of its own body
 //! maps/<map>.map                   a disk: block number to place in a pack
 //! packs/<2 digits>/<pack>.pack     blocks
@@ -34,18 +35,24 @@
 //! tail:   "RKPKEND1" pack 8 | entries 8 | zero 8 | hash of the index 32
 //! ```
 //!
-//! All numbers are little-endian; all hashes are BLAKE3. Sealing with a key fits in without a new shape: blocks and
-//! pages have lengths of their own, codecs have numbers left, and `repository.json` says that there is one.
+//! All numbers are little-endian; all hashes are BLAKE3. In a sealed repository blocks, pages, roots, pack indices and
+//! manifests lie in the same shapes, each 28 bytes longer than what it seals (`seal` says how, and under which key), and the
+//! folder of a VM has a name that tells nothing. Hashes in entries are of plain bytes; that of a pack's index, which
+//! is not sealed, is of the index as it is stored.
 //!
 //! # Invariants
 //!
 //! 1. Objects are written once and never changed. In a directory: created in `tmp/`, synced, renamed without
-//!    replacing, the directory synced. On S3: a PUT or the completion of an upload, with `If-None-Match: *`.
+//!    replacing, the directory synced. On S3: a PUT or the completion of an upload, with `If-None-Match: *`. Passkeys
+//!    are objects of their own, so that adding and removing one creates and deletes one and `repository.json` stays
+//!    as it was made.
 //! 2. A point is visible when its manifest is, and its manifest is written last.
 //! 3. No byte leaves this crate unchecked: blocks are [`rekindle_block::Block`]s, pages match the hash above them,
 //!    manifests their own checksum.
 //! 4. Sizes are checked against their bounds before memory is taken.
 //! 5. A damaged object is an error for what needs it, and hides nothing else.
+//! 6. Without a passkey, a sealed repository tells how many VMs, points, packs and blocks it has, when they were written
+//!    and how long they are; nothing else.
 //!
 //! # Locking
 //!
@@ -77,6 +84,7 @@ mod manifest;
 mod map;
 mod pack;
 mod repository;
+mod seal;
 mod store;
 mod tier;
 
@@ -91,6 +99,7 @@ pub use manifest::{
 pub use map::read::DiskMap;
 pub use map::{BlockRef, MapEntry};
 pub use repository::{CreateOptions, DamagedPoint, PointListing, Repository};
+pub use seal::{Passkey, PasskeyInfo};
 pub use store::{Location, S3Credentials, S3Location, S3Stats};
 pub use tier::{
     Estimate, MoveReport, Readiness, Retrieval, ThawOptions, Tier, has_cold_packs, move_point,

@@ -1,8 +1,11 @@
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use jiff::Timestamp;
 use rekindle_block::BlockHash;
 use serde::{Deserialize, Serialize};
 
+use crate::seal::{Scope, Seal};
 use crate::{MapId, PointId, RepoError, VmId};
 
 /// The largest manifest that is read or written: 16 MiB.
@@ -111,6 +114,35 @@ impl PointManifest {
         Ok(manifest)
     }
 
+    /// The stored form of the object `object`: [`Self::encode`], which may be sealed.
+    pub(crate) fn encode_for(&self, seal: &Seal, object: &str) -> Result<Vec<u8>, RepoError> {
+        let plain = self.encode()?;
+        if !seal.is_sealed() {
+            return Ok(plain);
+        }
+        let sealed = STANDARD.encode(seal.seal(Scope::Object(object), b"", &plain)?);
+        let bytes = format!("{SEALED_HEAD}{sealed}{SEALED_END}").into_bytes();
+        if bytes.len() as u64 > MAX_MANIFEST_BYTES {
+            return Err(RepoError::refused(format!("the manifest takes {} bytes", bytes.len())));
+        }
+        Ok(bytes)
+    }
+
+    /// Reads what [`Self::encode_for`] wrote, in the same place.
+    pub(crate) fn decode_from(seal: &Seal, object: &str, bytes: &[u8]) -> Result<Self, RepoError> {
+        if !seal.is_sealed() {
+            return Self::decode(object, bytes);
+        }
+        let corrupt = |detail: &str| RepoError::corrupt(object, detail);
+        let sealed = bytes
+            .strip_prefix(SEALED_HEAD.as_bytes())
+            .and_then(|rest| rest.strip_suffix(SEALED_END.as_bytes()))
+            .and_then(|text| STANDARD.decode(text).ok())
+            .ok_or_else(|| corrupt("it is no sealed manifest"))?;
+        let plain = seal.open(Scope::Object(object), b"", sealed);
+        Self::decode(object, &plain.map_err(|_| corrupt("it is not what was sealed"))?)
+    }
+
     fn validate(&self) -> Result<(), String> {
         let bound = |what: &str, len: usize, max: usize| match len <= max {
             true => Ok(()),
@@ -172,6 +204,9 @@ fn is_base_name(name: &str) -> bool {
 /// The envelope is JSON too, but read as bytes, so that the checksum covers exactly what was
 /// written: `{"version":1,"blake3":"<64 digits>","point":<body>}`.
 const ENVELOPE_END: &[u8] = b"}\n";
+/// A sealed manifest: what is in between is the envelope, sealed and in base64.
+const SEALED_HEAD: &str = "{\"version\":1,\"sealed\":\"";
+const SEALED_END: &str = "\"}\n";
 
 fn envelope_head(hash: &BlockHash) -> String {
     format!("{{\"version\":{VERSION},\"blake3\":\"{hash}\",\"point\":")
@@ -277,6 +312,24 @@ mod tests {
         }
         for cut in 0..good.len() {
             assert!(PointManifest::decode("m", &good[..cut]).is_err(), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn a_sealed_manifest_opens_in_its_place_and_whole_only() {
+        let seal = Seal::Sealed(crate::seal::DataKey::random().unwrap().into());
+        let good = sample().encode_for(&seal, "points/a/b.json").unwrap();
+        let read = |seal: &Seal, object, bytes: &[u8]| {
+            PointManifest::decode_from(seal, object, bytes).map_err(|error| error.to_string())
+        };
+        assert_eq!(read(&seal, "points/a/b.json", &good).unwrap(), sample());
+        assert!(read(&seal, "points/a/c.json", &good).is_err());
+        assert!(read(&Seal::Open, "points/a/b.json", &good).is_err());
+        assert!(read(&seal, "points/a/b.json", &sample().encode().unwrap()).is_err());
+        for at in 0..good.len() {
+            let mut bad = good.clone();
+            bad[at] ^= 1 << (at % 8);
+            assert!(read(&seal, "points/a/b.json", &bad).is_err(), "bit at {at}");
         }
     }
 

@@ -1,3 +1,5 @@
+mod passkeys;
+
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -8,6 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::random;
 use crate::manifest::MAX_MANIFEST_BYTES;
+use crate::seal::keyring::Home;
+use crate::seal::{DataKey, Passkey, Seal};
 use crate::store::{Location, PointPlace, REPOSITORY, Store, Writer};
 use crate::{DiskMap, PointId, PointManifest, RepoError, S3Stats};
 
@@ -21,6 +25,7 @@ pub struct Repository(Arc<Inner>);
 
 struct Inner {
     record: Record,
+    seal: Seal,
     location: Location,
     store: Store,
 }
@@ -38,8 +43,32 @@ struct Record {
     id: String,
     block_size: BlockSize,
     created_at: Timestamp,
-    /// `null`: blocks, maps and manifests are not sealed. No other value exists in version 1.
-    encryption: Option<serde_json::Value>,
+    /// `null`: blocks, maps and manifests are not sealed.
+    encryption: Option<Encryption>,
+}
+
+/// How the objects of a repository are sealed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Encryption {
+    cipher: Cipher,
+    /// What the data key is known by, without telling anything about it.
+    #[serde(with = "hex_digits")]
+    commitment: [u8; 32],
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+enum Cipher {
+    #[serde(rename = "aes-256-gcm")]
+    Aes256Gcm,
+}
+
+impl Record {
+    /// What its keys belong to, if it is sealed.
+    fn home(&self) -> Option<Home<'_>> {
+        let Encryption { cipher: Cipher::Aes256Gcm, commitment } = self.encryption.as_ref()?;
+        Some(Home { repository: &self.id, block_bytes: self.block_size.bytes(), commitment })
+    }
 }
 
 /// How a repository is made.
@@ -47,6 +76,10 @@ struct Record {
 pub struct CreateOptions {
     /// Bytes in a block; 256 KiB if not said otherwise.
     pub block_size: BlockSize,
+    /// Seals the repository: nothing in it can be read without this passkey, or another that is added later.
+    pub passkey: Option<Passkey>,
+    /// What that passkey is called. Not sealed.
+    pub passkey_label: String,
 }
 
 /// What a repository holds.
@@ -86,12 +119,12 @@ impl PointListing {
 
 impl PointPlace {
     /// The manifest that lies there, if it belongs there.
-    fn decode(&self, bytes: &[u8]) -> Result<PointManifest, RepoError> {
-        let Some((vm, id)) = &self.ids else {
+    fn decode(&self, seal: &Seal, bytes: &[u8]) -> Result<PointManifest, RepoError> {
+        let Some((folder, id)) = &self.ids else {
             return Err(RepoError::corrupt(&self.object, "its name is none of a point"));
         };
-        let point = PointManifest::decode(&self.object, bytes)?;
-        if point.id != *id || point.vm.id != *vm {
+        let point = PointManifest::decode_from(seal, &self.object, bytes)?;
+        if point.id != *id || seal.folder(&point.vm.id)? != *folder {
             return Err(RepoError::corrupt(&self.object, "it is another point's manifest"));
         }
         Ok(point)
@@ -107,30 +140,54 @@ impl Repository {
             make_directories(dir)?;
         }
         let store = Store::open(&place)?;
-        let record = Record {
-            version: VERSION,
-            id: hex::encode(random::<16>()?),
-            block_size: options.block_size,
-            created_at: Timestamp::now(),
-            encryption: None,
-        };
-        let text = serde_json::to_vec_pretty(&record)
-            .map_err(|e| RepoError::refused(format!("cannot encode {REPOSITORY}: {e}")))?;
         let writer = Writer::begin(&store)?;
         // A store that keeps the condition refuses to write it twice; others are asked.
         if matches!(place, Location::S3(_)) && Self::read_record(&store, &place).is_ok() {
             return Err(RepoError::refused(format!("there is a repository in {place} already")));
         }
+        let data_key = options.passkey.as_ref().map(|_| DataKey::random()).transpose()?;
+        let record = Record {
+            version: VERSION,
+            id: hex::encode(random::<16>()?),
+            block_size: options.block_size,
+            created_at: Timestamp::now(),
+            encryption: match &data_key {
+                Some(key) => {
+                    let (cipher, commitment) = (Cipher::Aes256Gcm, key.commitment()?);
+                    Some(Encryption { cipher, commitment })
+                }
+                None => None,
+            },
+        };
+        if let (Some(key), Some(passkey)) = (&data_key, &options.passkey) {
+            let label = options.passkey_label.as_str();
+            passkeys::write_key(&writer, &record, key, (passkey, label), &[])?;
+        }
+        let text = serde_json::to_vec_pretty(&record)
+            .map_err(|e| RepoError::refused(format!("cannot encode {REPOSITORY}: {e}")))?;
+        // Last: what is no repository yet has no name of one.
         writer.put(REPOSITORY, &text)?;
-        Self::open(place)
+        let seal = data_key.map_or(Seal::Open, |key| Seal::Sealed(Arc::new(key)));
+        Ok(Self(Arc::new(Inner { record, seal, location: place, store })))
     }
 
-    /// Opens the repository at `place`. Blocks on I/O, and reads one small object whatever the repository holds.
+    /// Opens the repository at `place`, which is not sealed. Blocks on I/O, and reads one small object whatever the
+    /// repository holds.
     pub fn open(place: impl Into<Location>) -> Result<Self, RepoError> {
+        Self::open_with(place, None)
+    }
+
+    /// Opens the repository at `place`: a sealed one with a passkey, any other without. Blocks on I/O, and with a
+    /// passkey takes a tenth of a second more, whether it is the right one or not.
+    pub fn open_with(
+        place: impl Into<Location>,
+        passkey: Option<&Passkey>,
+    ) -> Result<Self, RepoError> {
         let place = place.into();
         let store = Store::open(&place)?;
         let record = Self::read_record(&store, &place)?;
-        Ok(Self(Arc::new(Inner { record, location: place, store })))
+        let seal = passkeys::open_seal(&record, &store, passkey)?;
+        Ok(Self(Arc::new(Inner { record, seal, location: place, store })))
     }
 
     fn read_record(store: &Store, place: &Location) -> Result<Record, RepoError> {
@@ -177,8 +234,8 @@ impl Repository {
     pub(crate) fn points_blocking(&self) -> Result<PointListing, RepoError> {
         let mut listing = PointListing::default();
         for place in self.0.store.list_points_blocking()? {
-            let (object, decode) = (place.object.clone(), place.clone());
-            let decode = move |bytes: Vec<u8>| decode.decode(&bytes);
+            let (object, decode) = (place.object.clone(), (place.clone(), self.seal().clone()));
+            let decode = move |bytes: Vec<u8>| decode.0.decode(&decode.1, &bytes);
             let point = self.0.store.read_all_blocking(&object, MAX_MANIFEST_BYTES, decode);
             listing.add(place, point);
         }
@@ -212,17 +269,41 @@ impl Repository {
         let disk = point.disks.get(index).ok_or_else(|| RepoError::NotFound {
             what: format!("disk {index} of recovery point {}", point.id),
         })?;
-        DiskMap::open(self.0.store.clone(), self.block_size(), disk).await
+        let seal = self.seal().clone();
+        DiskMap::open(self.0.store.clone(), seal, self.block_size(), disk).await
     }
 
     async fn read_point(&self, place: &PointPlace) -> Result<PointManifest, RepoError> {
-        let decode = place.clone();
-        let decode = move |bytes: Vec<u8>| decode.decode(&bytes);
+        let decode = (place.clone(), self.seal().clone());
+        let decode = move |bytes: Vec<u8>| decode.0.decode(&decode.1, &bytes);
         self.0.store.read_all(&place.object, MAX_MANIFEST_BYTES, decode).await
     }
 
     pub(crate) fn store(&self) -> &Store {
         &self.0.store
+    }
+
+    /// How its objects are stored.
+    pub(crate) fn seal(&self) -> &Seal {
+        &self.0.seal
+    }
+
+    fn record(&self) -> &Record {
+        &self.0.record
+    }
+}
+
+mod hex_digits {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8; 32], s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(&hex::encode(bytes))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<[u8; 32], D::Error> {
+        let mut bytes = [0; 32];
+        let text = String::deserialize(d)?;
+        hex::decode_to_slice(text, &mut bytes).map(|()| bytes).map_err(D::Error::custom)
     }
 }
 
@@ -243,19 +324,20 @@ fn decode_record(bytes: &[u8]) -> Result<Record, RepoError> {
     #[derive(Deserialize)]
     struct Versioned {
         version: u32,
+        encryption: Option<serde_json::Value>,
     }
-    let Versioned { version } = serde_json::from_slice(bytes).map_err(corrupt)?;
+    let Versioned { version, encryption } = serde_json::from_slice(bytes).map_err(corrupt)?;
     if version != VERSION {
         return Err(RepoError::refused(format!(
             "the repository has format version {version}; this build reads version {VERSION}"
         )));
     }
-    let record: Record = serde_json::from_slice(bytes).map_err(corrupt)?;
-    if record.encryption.is_some() {
+    if encryption.is_some_and(|value| serde_json::from_value::<Encryption>(value).is_err()) {
         return Err(RepoError::refused(
-            "the repository is encrypted, which this build cannot read",
+            "the repository is encrypted in a way that this build cannot read",
         ));
     }
+    let record: Record = serde_json::from_slice(bytes).map_err(corrupt)?;
     if record.id.len() != 32 || !record.id.bytes().all(|b| b.is_ascii_hexdigit()) {
         return Err(RepoError::corrupt(REPOSITORY, "its id is no id"));
     }

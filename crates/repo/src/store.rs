@@ -22,6 +22,7 @@ use crate::codec::open_block;
 
 use crate::id::PackId;
 use crate::map::BlockRef;
+use crate::seal::Seal;
 use crate::{MapId, PointId, RepoError, VmId};
 
 pub(crate) const REPOSITORY: &str = "repository.json";
@@ -32,6 +33,10 @@ pub(crate) fn point_object(vm: &VmId, point: &PointId) -> String {
 
 pub(crate) fn map_object(map: &MapId) -> String {
     format!("maps/{map}.map")
+}
+
+pub(crate) fn key_object(id: &str) -> String {
+    format!("keys/{id}.json")
 }
 
 pub(crate) fn pack_object(pack: PackId) -> String {
@@ -109,16 +114,20 @@ impl Store {
         }
     }
 
-    /// The block, read, decompressed and verified.
-    pub(crate) async fn read_block(&self, block: &BlockRef) -> Result<Block, RepoError> {
+    /// The block, read, opened, decompressed and verified.
+    pub(crate) async fn read_block(
+        &self,
+        seal: &Seal,
+        block: &BlockRef,
+    ) -> Result<Block, RepoError> {
         match self {
             Self::Local(dir) => {
-                let (dir, block) = (dir.clone(), *block);
-                blocking(move || open_block(&block, dir.read_stored(&block)?)).await
+                let (dir, seal, block) = (dir.clone(), seal.clone(), *block);
+                blocking(move || open_block(&seal, &block, dir.read_stored(&block)?)).await
             }
             Self::S3(bucket) => {
-                let (object, block) = (pack_object(block.pack), *block);
-                let open = move |stored: Vec<u8>| open_block(&block, stored);
+                let (object, seal, block) = (pack_object(block.pack), seal.clone(), *block);
+                let open = move |stored: Vec<u8>| open_block(&seal, &block, stored);
                 bucket.read_range(&object, block.stored_range(), open).result().await
             }
         }

@@ -3,16 +3,20 @@ use std::{future::Future, sync::Arc};
 use axum::{
     Json,
     extract::{
-        Path, Query, State,
+        ConnectInfo, Path, Query, State,
         rejection::{JsonRejection, QueryRejection},
     },
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use rekindle_jobs::{Destination, Finish, Forecast, JobId, JobView, RecoveryRequest, Report};
+use rekindle_jobs::{
+    Destination, Finish, Forecast, JobId, JobView, Offer, RecoveryRequest, Report,
+};
+use rekindle_repo::Passkey;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use crate::{Console, Problem};
+use crate::{Console, Problem, listen::ClientAddress};
 
 /// The longest `Idempotency-Key`, in characters.
 const KEY_MAX: usize = 200;
@@ -53,13 +57,18 @@ impl TryFrom<FinishBody> for Finish {
 /// `POST /api/v1/recoveries`
 pub(crate) async fn recover(
     State(console): State<Arc<Console>>,
+    ConnectInfo(ClientAddress(client)): ConnectInfo<ClientAddress>,
     headers: HeaderMap,
-    body: Result<Json<RecoveryRequest>, JsonRejection>,
+    body: Result<Json<Value>, JsonRejection>,
 ) -> Result<Response, Problem> {
-    let Json(request) = body?;
+    let Json(mut body) = body?;
+    let passkey = take_passkey(&mut body)?;
+    let request: RecoveryRequest =
+        serde_json::from_value(body).map_err(|e| Problem::bad_request(e.to_string()))?;
     let key = idempotency_key(&headers)?;
+    let offer = Offer { passkey, client: client.ip() };
     let jobs = Arc::clone(&console.jobs);
-    let id = to_its_end(async move { jobs.start(request, key).await }).await??;
+    let id = to_its_end(async move { jobs.start_with(request, key, Some(offer)).await }).await??;
     let location = format!("/api/v1/jobs/{id}");
     let view = console.jobs.view(&id)?;
     Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(view)).into_response())
@@ -187,6 +196,16 @@ pub(crate) async fn cancel(
     let (jobs, ends) = (Arc::clone(&console.jobs), id.clone());
     to_its_end(async move { jobs.cancel(&ends).await }).await??;
     accepted(&console, &id)
+}
+
+/// Takes the field `passkey` out of a recovery's request. What is left may be kept; this may not.
+fn take_passkey(body: &mut Value) -> Result<Option<Passkey>, Problem> {
+    let field = body.as_object_mut().and_then(|fields| fields.remove("passkey"));
+    match field {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(Passkey::new(&text)?)),
+        Some(_) => Err(Problem::bad_request("`passkey` is a text")),
+    }
 }
 
 fn accepted(console: &Console, id: &JobId) -> Result<Response, Problem> {

@@ -13,7 +13,7 @@ use crate::staging::check_directory;
 use crate::steps::{files, turn};
 use crate::target::Needs;
 use crate::{
-    Destination, JobError, JobId, JobView, Mode, RecoveryRequest, TargetRef, failure, naming,
+    Destination, JobError, JobId, JobView, Mode, Offer, RecoveryRequest, TargetRef, failure, naming,
 };
 
 /// The longest idempotency key, in bytes.
@@ -41,11 +41,30 @@ impl Jobs {
         request: RecoveryRequest,
         idempotency_key: Option<String>,
     ) -> Result<JobId, JobError> {
+        self.start_with(request, idempotency_key, None).await
+    }
+
+    /// The same with what the request offers to open the repository. It is checked and forgotten: the job goes on
+    /// without it, also after a restart.
+    pub async fn start_with(
+        self: &Arc<Self>,
+        request: RecoveryRequest,
+        idempotency_key: Option<String>,
+        offer: Option<Offer>,
+    ) -> Result<JobId, JobError> {
         request.validate()?;
         if let Some(known) = self.known(idempotency_key.as_deref(), &request)? {
             return Ok(known);
         }
+        // Before anything that takes time: a wrong passkey is refused within a second.
+        let admitted = self.admit(&request, offer.as_ref()).await?;
         let checked = self.check(&request).await?;
+        let sealed = self.env.config.passkey_repositories.contains(&checked.repository);
+        if sealed && admitted.as_ref() != Some(&checked.repository) {
+            let why =
+                "the VM's newest point is in another repository since a moment ago: ask again";
+            return Err(JobError::conflict("point_changed", why));
+        }
         let jobs = self.clone();
         // A task of its own, which goes on when the caller does not wait: a job in the journal must
         // have its driver.
@@ -106,6 +125,23 @@ impl Jobs {
                 format!("job {} was asked for otherwise under this key", known.job),
             )),
         }
+    }
+
+    /// The repository that the point is in, if what is offered opens it where that is asked for.
+    async fn admit(
+        &self,
+        request: &RecoveryRequest,
+        offer: Option<&Offer>,
+    ) -> Result<Option<String>, JobError> {
+        let sealed = &self.env.config.passkey_repositories;
+        if sealed.is_empty() {
+            return Ok(None);
+        }
+        let (name, _) = self.find_point(request).await?;
+        if sealed.contains(&name) {
+            self.env.passkeys.admit(&name, self.env.repository(&name)?, offer).await?;
+        }
+        Ok(Some(name))
     }
 
     /// Whether the request can work: everything that needs I/O.

@@ -74,7 +74,9 @@ impl<'a> Run<'a> {
     }
 
     fn disk(&self, point: &PointId, disk: &DiskManifest) -> Result<(), RepoError> {
-        let map = MapWalk::open(self.repository.store(), self.repository.block_size(), disk);
+        let Self { repository, .. } = self;
+        let (store, seal) = (repository.store(), repository.seal());
+        let map = MapWalk::open(store, seal, repository.block_size(), disk);
         let Some(map) = self.note(Some(point), map)? else { return Ok(()) };
         for directory in map.directories() {
             let leaves = self.note(Some(point), map.leaves(directory))?;
@@ -88,9 +90,10 @@ impl<'a> Run<'a> {
 
     /// Packs whole: also what only older or half-written points needed.
     fn packs(&self) -> Result<(), RepoError> {
-        for pack in self.repository.store().list_packs_blocking()? {
-            self.note(None, check_head(self.repository.store(), pack))?;
-            let blocks = self.note(None, read_index(self.repository.store(), pack))?;
+        let (store, seal) = (self.repository.store(), self.repository.seal());
+        for pack in store.list_packs_blocking()? {
+            self.note(None, check_head(store, pack))?;
+            let blocks = self.note(None, read_index(store, seal, pack))?;
             self.blocks(None, &blocks.unwrap_or_default())?;
         }
         Ok(())
@@ -127,7 +130,8 @@ impl<'a> Run<'a> {
         if self.seen.lock().contains(&key) {
             return Ok(());
         }
-        let sound = self.note(point, self.repository.store().read_block_blocking(block))?.is_some();
+        let (store, seal) = (self.repository.store(), self.repository.seal());
+        let sound = self.note(point, store.read_block_blocking(seal, block))?.is_some();
         if sound {
             let mut report = self.report.lock();
             report.blocks += 1;

@@ -14,6 +14,7 @@ use crate::RepoError;
 use crate::codec::Encoder;
 use crate::map::build::{MapBuilder, MapSink};
 use crate::map::{BlockRef, Shape};
+use crate::seal::Seal;
 
 /// Fast, and within a few percent of what higher levels save on disks.
 const ZSTD_LEVEL: i32 = 1;
@@ -24,6 +25,7 @@ const MAX_WORKERS: usize = 16;
 pub(super) struct Blocks<'a> {
     pub(super) image: &'a Image,
     pub(super) shape: Shape,
+    pub(super) seal: &'a Seal,
     pub(super) progress: &'a IngestProgress,
     pub(super) cancel: &'a AtomicBool,
 }
@@ -68,7 +70,7 @@ impl Blocks<'_> {
     }
 
     fn work(&self, conveyor: &Conveyor<'_>, known: &RwLock<Known>) -> Result<(), RepoError> {
-        let mut encoder = Encoder::new(ZSTD_LEVEL)?;
+        let mut encoder = Encoder::new(ZSTD_LEVEL, self.seal.clone())?;
         let mut plain = Vec::new();
         while let Some(mut batch) = conveyor.claim() {
             self.fill(&mut batch, conveyor, &mut plain, &mut encoder, known)?;
@@ -100,14 +102,15 @@ impl Blocks<'_> {
                 let hash = BlockHash::of(bytes);
                 let plain_len = bytes.len() as u32;
                 let known = known.read().get(&hash, plain_len);
-                known.map_or_else(
-                    || {
+                match known {
+                    Some(block) => Outcome::Known(block),
+                    None => {
                         let before = used;
-                        let codec = encoder.append(bytes, &mut batch.payload, &mut used);
+                        let payload = &mut batch.payload;
+                        let codec = encoder.append(&hash, bytes, payload, &mut used)?;
                         Outcome::New { hash, plain_len, stored_len: (used - before) as u32, codec }
-                    },
-                    Outcome::Known,
-                )
+                    }
+                }
             };
             batch.blocks.push(outcome);
         }

@@ -10,6 +10,7 @@ use super::source::refuse;
 use crate::RepoError;
 use crate::codec::Codec;
 use crate::map::{BlockRef, Shape};
+use crate::seal::SEAL_BYTES;
 
 /// Bytes of disk that a thread takes at once.
 const BATCH_BYTES: u64 = 2 << 20;
@@ -97,9 +98,8 @@ impl<'a> Conveyor<'a> {
                 batch.number = state.claimed;
                 batch.range = range;
                 batch.blocks.clear();
-                batch
-                    .payload
-                    .resize((self.batch_blocks() * self.shape.block_size.bytes()) as usize, 0);
+                let room = self.shape.block_size.bytes() + SEAL_BYTES as u64;
+                batch.payload.resize((self.batch_blocks() * room) as usize, 0);
                 state.claimed += 1;
                 Some(batch)
             }

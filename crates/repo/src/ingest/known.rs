@@ -8,6 +8,7 @@ use crate::codec::Codec;
 use crate::id::PackId;
 use crate::map::BlockRef;
 use crate::pack::read::read_index;
+use crate::seal::Seal;
 use crate::store::Store;
 
 /// Blocks that are remembered: 7 million of 29 bytes in a table filled to 7/8 are 243 MB, and 1.7 TiB of
@@ -35,13 +36,13 @@ struct Place {
 impl Known {
     /// Reads the indices of all packs, newest first, until the bound is reached. A damaged pack is passed
     /// over with a warning: what is in it is written again.
-    pub(super) fn load(store: &Store, cancel: &AtomicBool) -> Result<Self, RepoError> {
+    pub(super) fn load(store: &Store, seal: &Seal, cancel: &AtomicBool) -> Result<Self, RepoError> {
         let mut known = Self::default();
         for pack in store.list_packs_blocking()? {
             if cancel.load(Ordering::Relaxed) {
                 return Err(RepoError::Cancelled);
             }
-            match read_index(store, pack) {
+            match read_index(store, seal, pack) {
                 Ok(blocks) => blocks.iter().for_each(|block| known.insert(block)),
                 Err(error @ RepoError::Corrupt { .. }) => {
                     tracing::warn!(%pack, "not reusing the blocks of a damaged pack: {error}");

@@ -8,17 +8,19 @@ use crate::RepoError;
 use crate::id::PackId;
 use crate::map::BlockRef;
 use crate::pack::write::OpenPack;
+use crate::seal::Seal;
 use crate::store::{Writer, pack_object};
 
-/// The packs that one ingest writes. A full pack is sealed, which waits for the disk, while the next one is
+/// The packs that one ingest writes. A full pack is published, which waits for the disk, while the next one is
 /// being filled: at most one of each.
 pub(super) struct Packs<'a> {
     writer: &'a Writer,
+    seal: &'a Seal,
     /// What need not be written. Looked at by all threads, written to by the one that owns this.
     pub(super) known: &'a RwLock<Known>,
     open: Option<OpenPack>,
-    sealing: Option<JoinHandle<Result<PackId, RepoError>>>,
-    sealed: Vec<PackId>,
+    publishing: Option<JoinHandle<Result<PackId, RepoError>>>,
+    published: Vec<PackId>,
 }
 
 /// What became of a new block.
@@ -30,8 +32,8 @@ pub(super) enum Written {
 }
 
 impl<'a> Packs<'a> {
-    pub(super) fn new(writer: &'a Writer, known: &'a RwLock<Known>) -> Self {
-        Self { writer, known, open: None, sealing: None, sealed: Vec::new() }
+    pub(super) fn new(writer: &'a Writer, seal: &'a Seal, known: &'a RwLock<Known>) -> Self {
+        Self { writer, seal, known, open: None, publishing: None, published: Vec::new() }
     }
 
     /// Stores the new blocks of a batch and hands each block to `each`, in order.
@@ -55,7 +57,7 @@ impl<'a> Packs<'a> {
             if self.open.as_ref().is_some_and(OpenPack::is_full) {
                 self.append(&batch.payload[start..end])?;
                 start = end;
-                self.seal_open()?;
+                self.publish_open()?;
             }
             let block = self.open()?.place(hash, codec, stored_len, plain_len);
             self.known.write().insert(&block);
@@ -79,34 +81,36 @@ impl<'a> Packs<'a> {
         self.open.as_mut().ok_or(RepoError::Cancelled)
     }
 
-    fn seal_open(&mut self) -> Result<(), RepoError> {
-        self.await_sealing()?;
-        self.sealing = self.open.take().map(|pack| thread::spawn(move || pack.seal()));
+    fn publish_open(&mut self) -> Result<(), RepoError> {
+        self.await_publishing()?;
+        let seal = self.seal.clone();
+        let open = self.open.take();
+        self.publishing = open.map(|pack| thread::spawn(move || pack.publish(&seal)));
         Ok(())
     }
 
-    fn await_sealing(&mut self) -> Result<(), RepoError> {
-        let Some(sealing) = self.sealing.take() else { return Ok(()) };
-        let result = sealing.join().unwrap_or_else(|_| {
-            let source = anyhow::anyhow!("the sealing thread panicked");
-            Err(RepoError::Unavailable { what: "seal a pack".into(), source })
+    fn await_publishing(&mut self) -> Result<(), RepoError> {
+        let Some(publishing) = self.publishing.take() else { return Ok(()) };
+        let result = publishing.join().unwrap_or_else(|_| {
+            let source = anyhow::anyhow!("the publishing thread panicked");
+            Err(RepoError::Unavailable { what: "publish a pack".into(), source })
         });
-        self.sealed.push(result?);
+        self.published.push(result?);
         Ok(())
     }
 
     /// Makes everything that was written durable.
     pub(super) fn finish(&mut self) -> Result<(), RepoError> {
-        self.seal_open()?;
-        self.await_sealing()
+        self.publish_open()?;
+        self.await_publishing()
     }
 
     /// Removes the packs of this ingest, of which nothing knows.
     pub(super) fn take_back(&mut self) {
         self.open = None;
-        // A pack whose sealing failed has left nothing.
-        let _ = self.await_sealing();
-        for pack in self.sealed.drain(..) {
+        // A pack whose publishing failed has left nothing.
+        let _ = self.await_publishing();
+        for pack in self.published.drain(..) {
             if let Err(error) = self.writer.remove(&pack_object(pack)) {
                 tracing::warn!(%pack, "cannot take back a pack: {error}");
             }
@@ -115,8 +119,8 @@ impl<'a> Packs<'a> {
 }
 
 impl Drop for Packs<'_> {
-    /// The writer's lock must not be given back while a pack is still being sealed.
+    /// The writer's lock must not be given back while a pack is still being published.
     fn drop(&mut self) {
-        let _ = self.await_sealing();
+        let _ = self.await_publishing();
     }
 }

@@ -1,5 +1,6 @@
 use rekindle_block::{BlockHash, BlockIdx};
 
+use super::seal::MapSeal;
 use super::{ENTRY_BYTES, MAP_MAGIC, PAGE_ENTRIES, PageRef, Shape};
 use crate::{BlockRef, RepoError};
 
@@ -11,6 +12,7 @@ pub(crate) trait MapSink {
 /// Writes a map front to back in memory for two pages and the root, whatever the disk's size.
 pub(crate) struct MapBuilder<S> {
     shape: Shape,
+    seal: MapSeal,
     sink: S,
     written: u64,
     leaf: OpenPage,
@@ -40,11 +42,11 @@ impl OpenPage {
 }
 
 impl<S: MapSink> MapBuilder<S> {
-    pub(crate) fn new(shape: Shape, mut sink: S) -> Result<Self, RepoError> {
+    pub(crate) fn new(shape: Shape, seal: MapSeal, mut sink: S) -> Result<Self, RepoError> {
         sink.append(MAP_MAGIC)?;
         let root = vec![[0; ENTRY_BYTES]; shape.directories() as usize];
         let (leaf, directory) = (OpenPage::default(), OpenPage::default());
-        Ok(Self { shape, sink, written: MAP_MAGIC.len() as u64, leaf, directory, root })
+        Ok(Self { shape, seal, sink, written: MAP_MAGIC.len() as u64, leaf, directory, root })
     }
 
     /// Maps `idx`, which must lie behind all that were mapped before. Blocks left out are zero.
@@ -63,9 +65,8 @@ impl<S: MapSink> MapBuilder<S> {
         self.end_leaf()?;
         self.end_directory()?;
         let root = self.shape.encode_root(&self.root);
-        self.sink.append(&root)?;
-        let bytes = self.written + root.len() as u64;
-        Ok(FinishedMap { sink: self.sink, bytes, hash: BlockHash::of(&root) })
+        let hash = self.write(&root)?.hash;
+        Ok(FinishedMap { sink: self.sink, bytes: self.written, hash })
     }
 
     fn end_leaf(&mut self) -> Result<(), RepoError> {
@@ -73,7 +74,7 @@ impl<S: MapSink> MapBuilder<S> {
             return Ok(());
         }
         let page = std::mem::take(&mut self.leaf.bytes);
-        let entry = self.write_page(&page)?;
+        let entry = self.write(&page)?.encode();
         let directory = self.leaf.number / PAGE_ENTRIES;
         if directory != self.directory.number {
             self.end_directory()?;
@@ -86,16 +87,17 @@ impl<S: MapSink> MapBuilder<S> {
     fn end_directory(&mut self) -> Result<(), RepoError> {
         if !self.directory.bytes.is_empty() {
             let page = std::mem::take(&mut self.directory.bytes);
-            self.root[self.directory.number as usize] = self.write_page(&page)?;
+            self.root[self.directory.number as usize] = self.write(&page)?.encode();
         }
         Ok(())
     }
 
-    fn write_page(&mut self, page: &[u8]) -> Result<[u8; ENTRY_BYTES], RepoError> {
-        self.sink.append(page)?;
+    fn write(&mut self, page: &[u8]) -> Result<PageRef, RepoError> {
         let at =
             PageRef { hash: BlockHash::of(page), offset: self.written, len: page.len() as u32 };
-        self.written += page.len() as u64;
-        Ok(at.encode())
+        let stored = self.seal.seal(at.offset, page)?;
+        self.sink.append(&stored)?;
+        self.written += stored.len() as u64;
+        Ok(at)
     }
 }

@@ -5,8 +5,10 @@ use rekindle_block::{Block, BlockIdx, BlockSize};
 
 use super::pages::{Page, PageKey, Pages};
 use super::root::RootPlace;
+use super::seal::MapSeal;
 use super::{ENTRY_BYTES, MapEntry, PAGE_ENTRIES, PageRef, Shape};
 use crate::manifest::DiskManifest;
+use crate::seal::Seal;
 use crate::store::Store;
 use crate::{BlockRef, RepoError};
 
@@ -19,6 +21,8 @@ pub struct DiskMap(Arc<Inner>);
 
 struct Inner {
     store: Store,
+    repository_seal: Seal,
+    seal: MapSeal,
     object: String,
     map_bytes: u64,
     shape: Shape,
@@ -44,16 +48,18 @@ enum Known {
 impl DiskMap {
     pub(crate) async fn open(
         store: Store,
+        repository_seal: Seal,
         block_size: BlockSize,
         disk: &DiskManifest,
     ) -> Result<Self, RepoError> {
-        let place = RootPlace::of(disk, block_size)?;
+        let place = RootPlace::of(&repository_seal, disk, block_size)?;
         let (object, range, shape) = (place.object.clone(), place.range.clone(), place.shape);
-        let disk_of_root = disk.clone();
-        let open = move |bytes: Vec<u8>| place.open(&disk_of_root, &bytes);
+        let (seal, disk_of_root) = (place.seal.clone(), disk.clone());
+        let open = move |bytes: Vec<u8>| place.open(&disk_of_root, bytes);
         let root = store.read_range(&object, range, open).await?;
         let (map_bytes, pages) = (disk.map_bytes, Pages::default());
-        Ok(Self(Arc::new(Inner { store, object, map_bytes, shape, root, pages })))
+        let inner = Inner { store, repository_seal, seal, object, map_bytes, shape, root, pages };
+        Ok(Self(Arc::new(inner)))
     }
 
     /// Bytes of the disk.
@@ -102,9 +108,9 @@ impl DiskMap {
         }
     }
 
-    /// Reads, decompresses and verifies a block: one ranged read.
+    /// Reads, opens, decompresses and verifies a block: one ranged read.
     pub async fn read_block(&self, block: &BlockRef) -> Result<Block, RepoError> {
-        self.0.store.read_block(block).await
+        self.0.store.read_block(&self.0.repository_seal, block).await
     }
 }
 
@@ -152,9 +158,9 @@ impl Inner {
     }
 
     async fn read_page(&self, at: &PageRef) -> Result<Arc<Page>, RepoError> {
-        let range = at.offset..at.offset + u64::from(at.len);
-        let bytes = self.store.read_range(&self.object, range, at.check(&self.object)).await?;
-        Ok(Arc::new(Page::new(bytes.into_boxed_slice())))
+        let (range, check) = (self.seal.range(at), self.seal.check(at));
+        let page = self.store.read_range(&self.object, range, check).await?;
+        Ok(Arc::new(Page::new(page.into_boxed_slice())))
     }
 }
 

@@ -1,14 +1,17 @@
 use rekindle_block::{BlockIdx, BlockSize};
 
 use super::root::RootPlace;
+use super::seal::MapSeal;
 use super::{ENTRY_BYTES, MapEntry, PAGE_ENTRIES, PageRef, Shape};
 use crate::map::BlockRef;
+use crate::seal::Seal;
 use crate::store::Store;
 use crate::{DiskManifest, RepoError};
 
 /// Goes through the whole of a map, page by page, holding none of them. Blocks on file I/O.
 pub(crate) struct MapWalk<'a> {
     store: &'a Store,
+    seal: MapSeal,
     object: String,
     map_bytes: u64,
     shape: Shape,
@@ -21,15 +24,16 @@ pub(crate) type Numbered = (u64, PageRef);
 impl<'a> MapWalk<'a> {
     pub(crate) fn open(
         store: &'a Store,
+        seal: &Seal,
         block_size: BlockSize,
         disk: &DiskManifest,
     ) -> Result<Self, RepoError> {
-        let place = RootPlace::of(disk, block_size)?;
+        let place = RootPlace::of(seal, disk, block_size)?;
         let (object, range, shape) = (place.object.clone(), place.range.clone(), place.shape);
-        let disk_of_root = disk.clone();
-        let open = move |bytes: Vec<u8>| place.open(&disk_of_root, &bytes);
+        let (seal, disk_of_root) = (place.seal.clone(), disk.clone());
+        let open = move |bytes: Vec<u8>| place.open(&disk_of_root, bytes);
         let root = store.read_range_blocking(&object, range, open)?;
-        Ok(Self { store, object, map_bytes: disk.map_bytes, shape, root })
+        Ok(Self { store, seal, object, map_bytes: disk.map_bytes, shape, root })
     }
 
     pub(crate) fn directories(&self) -> impl Iterator<Item = Numbered> {
@@ -68,7 +72,7 @@ impl<'a> MapWalk<'a> {
     }
 
     fn read_page(&self, page: &PageRef) -> Result<Vec<u8>, RepoError> {
-        let range = page.offset..page.offset + u64::from(page.len);
-        self.store.read_range_blocking(&self.object, range, page.check(&self.object))
+        let (range, check) = (self.seal.range(page), self.seal.check(page));
+        self.store.read_range_blocking(&self.object, range, check)
     }
 }

@@ -6,6 +6,7 @@ use crate::codec::Codec;
 use crate::id::PackId;
 use crate::map::BlockRef;
 use crate::map::build::MapSink;
+use crate::seal::{Scope, Seal};
 use crate::store::{NewObject, Writer, pack_object};
 
 /// A pack that is being filled.
@@ -55,10 +56,11 @@ impl OpenPack {
     }
 
     /// Writes the index, syncs and publishes.
-    pub(crate) fn seal(mut self) -> Result<PackId, RepoError> {
+    pub(crate) fn publish(mut self, seal: &Seal) -> Result<PackId, RepoError> {
         let count = (self.index.len() / INDEX_ENTRY_BYTES) as u64;
-        let hash = BlockHash::of(&self.index);
-        self.object.append(&self.index)?;
+        let index = seal.seal(Scope::Index(self.id), &count.to_le_bytes(), &self.index)?;
+        let hash = BlockHash::of(&index);
+        self.object.append(&index)?;
         let mut tail = Vec::with_capacity(64);
         tail.extend(TAIL_MAGIC);
         tail.extend(self.id.0.to_le_bytes());

@@ -9,6 +9,7 @@ use crate::RepoError;
 use crate::codec::open_block;
 use crate::id::PackId;
 use crate::map::BlockRef;
+use crate::seal::Seal;
 
 impl Store {
     pub(crate) fn read_range_blocking<T: Send + 'static>(
@@ -47,12 +48,16 @@ impl Store {
         }
     }
 
-    pub(crate) fn read_block_blocking(&self, block: &BlockRef) -> Result<Block, RepoError> {
+    pub(crate) fn read_block_blocking(
+        &self,
+        seal: &Seal,
+        block: &BlockRef,
+    ) -> Result<Block, RepoError> {
         match self {
-            Self::Local(dir) => open_block(block, dir.read_stored(block)?),
+            Self::Local(dir) => open_block(seal, block, dir.read_stored(block)?),
             Self::S3(bucket) => {
-                let (object, block) = (pack_object(block.pack), *block);
-                let open = move |stored: Vec<u8>| open_block(&block, stored);
+                let (object, seal, block) = (pack_object(block.pack), seal.clone(), *block);
+                let open = move |stored: Vec<u8>| open_block(&seal, &block, stored);
                 bucket.read_range_blocking(&object, block.stored_range(), open)
             }
         }
@@ -62,6 +67,14 @@ impl Store {
         match self {
             Self::Local(dir) => dir.list_points(),
             Self::S3(bucket) => bucket.list_points_blocking(),
+        }
+    }
+
+    /// The objects in a folder that has no folders in it, by name; none if there is no such folder.
+    pub(crate) fn list_blocking(&self, folder: &str) -> Result<Vec<String>, RepoError> {
+        match self {
+            Self::Local(dir) => dir.list(folder),
+            Self::S3(bucket) => bucket.list_blocking(folder),
         }
     }
 

@@ -124,6 +124,15 @@ impl LocalDir {
         list().map_err(|error| RepoError::io("list the packs", error))
     }
 
+    /// The objects in a folder that has no folders in it, by name; none if there is no such folder.
+    pub(crate) fn list(&self, folder: &str) -> Result<Vec<String>, RepoError> {
+        match names(&self.root.join(folder)) {
+            Ok(names) => Ok(names.iter().map(|name| format!("{folder}{name}")).collect()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(RepoError::io(format!("list {folder}"), error)),
+        }
+    }
+
     pub(crate) fn read_end(&self, object: &str, len: u64) -> Result<(Vec<u8>, u64), RepoError> {
         let meta = fs::metadata(self.root.join(object));
         let size = meta.map_err(|error| RepoError::referenced(object, error))?.len();

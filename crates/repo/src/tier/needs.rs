@@ -11,7 +11,8 @@ pub(crate) fn packs_of(
 ) -> Result<BTreeSet<PackId>, RepoError> {
     let mut packs = BTreeSet::new();
     for disk in &point.disks {
-        let map = MapWalk::open(repository.store(), repository.block_size(), disk)?;
+        let map =
+            MapWalk::open(repository.store(), repository.seal(), repository.block_size(), disk)?;
         for directory in map.directories() {
             for leaf in map.leaves(directory)? {
                 packs.extend(map.blocks(leaf)?.iter().map(|block| block.pack));

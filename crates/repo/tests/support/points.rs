@@ -9,8 +9,8 @@ use std::sync::atomic::AtomicBool;
 
 use rekindle_block::{BlockIdx, BlockSize};
 use rekindle_repo::{
-    CreateOptions, DiskMap, IngestOptions, IngestProgress, IngestReport, MapEntry, PointManifest,
-    RepoError, Repository, ingest,
+    CreateOptions, DiskMap, IngestOptions, IngestProgress, IngestReport, MapEntry, Passkey,
+    PointManifest, RepoError, Repository, ingest,
 };
 
 pub(crate) const MIB: u64 = 1 << 20;
@@ -61,7 +61,23 @@ pub(crate) fn create(dir: &Path) -> Repository {
 
 pub(crate) fn create_with_blocks(dir: &Path, bytes: u32) -> Repository {
     let block_size = BlockSize::new(bytes).unwrap();
-    Repository::create(dir, &CreateOptions { block_size }).unwrap()
+    Repository::create(dir, &CreateOptions { block_size, ..CreateOptions::default() }).unwrap()
+}
+
+pub(crate) fn passkey(text: &str) -> Passkey {
+    Passkey::new(text).unwrap()
+}
+
+pub(crate) const PASSKEY: &str = "correct horse battery staple";
+
+/// A repository that [`PASSKEY`] opens.
+pub(crate) fn create_sealed(dir: &Path, block_bytes: u32) -> Repository {
+    let options = CreateOptions {
+        block_size: BlockSize::new(block_bytes).unwrap(),
+        passkey: Some(passkey(PASSKEY)),
+        passkey_label: "first".into(),
+    };
+    Repository::create(dir, &options).unwrap()
 }
 
 pub(crate) fn take_in(repository: &Repository, source: &Path) -> Result<IngestReport, RepoError> {

@@ -141,6 +141,12 @@ impl S3Bucket {
         Ok(listed.iter().filter_map(|one| pack_of(&one.object)).collect())
     }
 
+    pub(crate) fn list_blocking(self: &Arc<Self>, folder: &str) -> Result<Vec<String>, RepoError> {
+        let (bucket, folder) = (self.clone(), folder.to_owned());
+        let listed = self.run_blocking(async move { bucket.list(&folder).await })?;
+        Ok(listed.into_iter().map(|one| one.object).collect())
+    }
+
     /// All objects whose names begin so, by name.
     pub(super) async fn list(&self, prefix: &str) -> Result<Vec<Listed>, RepoError> {
         let full = self.location.key(prefix);
