@@ -311,6 +311,18 @@ pub(crate) struct IngestArgs {
     /// A word to find the point by; may be given more than once.
     #[arg(long = "tag", value_name = "TAG")]
     pub(crate) tags: Vec<String>,
+    /// Read only what changed since --parent and take the rest from that point, unread. The file is
+    /// JSON, byte ranges for each disk as vSphere's changed block tracking tells them:
+    /// {"scsi0:0": [{"start": 0, "length": 65536}]}. A list that leaves something out makes a point
+    /// that never was.
+    #[arg(long, value_name = "FILE", group = "changes", requires = "parent")]
+    pub(crate) changed: Option<PathBuf>,
+    /// The same, told by the persistent dirty bitmap of this name in each disk's qcow2 image.
+    #[arg(long, value_name = "NAME", group = "changes", requires = "parent")]
+    pub(crate) dirty_bitmap: Option<String>,
+    /// The recovery point of this VM that --changed or --dirty-bitmap counts from.
+    #[arg(long, value_name = "POINT", requires = "changes")]
+    pub(crate) parent: Option<String>,
     #[command(flatten)]
     pub(crate) passkey: PasskeyArgs,
     #[command(flatten)]

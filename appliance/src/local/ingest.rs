@@ -1,6 +1,8 @@
-use std::{path::PathBuf, sync::Arc, time::Instant};
+use std::{io::Read, path::PathBuf, sync::Arc, time::Instant};
 
-use rekindle_repo::{IngestOptions, IngestProgress, IngestReport, Repository};
+use rekindle_repo::{
+    Changes, IngestOptions, IngestProgress, IngestReport, MAX_CHANGES_BYTES, PointId, Repository,
+};
 use serde_json::json;
 
 use super::work::{self, HowFar};
@@ -20,6 +22,7 @@ pub(crate) fn ingest(args: &IngestArgs) -> Result<(), Failure> {
     let options = IngestOptions {
         name: args.name.clone(),
         tags: args.tags.clone(),
+        changes: changes(args)?,
         ..IngestOptions::default()
     };
     let progress = Arc::new(IngestProgress::default());
@@ -51,6 +54,20 @@ fn source(args: &IngestArgs) -> Result<PathBuf, Failure> {
         }
         Err(e) => Err(Failure::refused(format!("cannot read {}: {e}", args.source.display()))),
     }
+}
+
+/// What changed since which point, if that was said.
+fn changes(args: &IngestArgs) -> Result<Option<Changes>, Failure> {
+    let Some(parent) = &args.parent else { return Ok(None) };
+    let parent: PointId = parent.parse().map_err(|e| Failure::refused(format!("--parent: {e}")))?;
+    let Some(file) = &args.changed else {
+        return Ok(args.dirty_bitmap.as_ref().map(|name| Changes::dirty_bitmap(parent, name)));
+    };
+    let unread = |e| Failure::refused(format!("cannot read {}: {e}", file.display()));
+    let mut json = Vec::new();
+    let source = std::fs::File::open(file).map_err(unread)?;
+    source.take(MAX_CHANGES_BYTES + 1).read_to_end(&mut json).map_err(unread)?;
+    Ok(Some(Changes::parse(parent, &json)?))
 }
 
 /// The repository that is named, or the only one there is.
@@ -104,9 +121,10 @@ fn print(report: &IngestReport, seconds: f64) {
     let (point, counts) = (&report.point, &report.counts);
     println!("recovery point {} of {}", point.id, point.vm.name);
     println!(
-        "{} of disks in {seconds:.1} s: {} zero, {} known already, {} new stored in {}",
+        "{} of disks in {seconds:.1} s: {} zero, {} unchanged, {} known already, {} new stored in {}",
         bytes(counts.total),
         bytes(counts.zero),
+        bytes(counts.unchanged),
         bytes(counts.deduplicated),
         bytes(counts.written),
         bytes(counts.stored),

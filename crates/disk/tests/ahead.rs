@@ -30,7 +30,8 @@ impl Rig {
         let source = dir.path().join("vm.raw");
         let image: Vec<u8> = (0..BLOCKS * BLOCK).map(|o| pattern_byte(1, o)).collect();
         std::fs::write(&source, image).unwrap();
-        let options = CreateOptions { block_size: BlockSize::new(BLOCK as u32).unwrap() };
+        let block_size = BlockSize::new(BLOCK as u32).unwrap();
+        let options = CreateOptions { block_size, ..CreateOptions::default() };
         let repository = Repository::create(&dir.path().join("repository"), &options).unwrap();
         let (progress, cancel) = (IngestProgress::default(), AtomicBool::new(false));
         ingest(&repository, &source, &IngestOptions::default(), &progress, &cancel).unwrap();

@@ -12,6 +12,10 @@ pub(crate) fn le64(bytes: &[u8], at: usize) -> u64 {
     array_at(bytes, at).map_or(0, u64::from_le_bytes)
 }
 
+pub(crate) fn be16(bytes: &[u8], at: usize) -> u16 {
+    array_at(bytes, at).map_or(0, u16::from_be_bytes)
+}
+
 pub(crate) fn be32(bytes: &[u8], at: usize) -> u32 {
     array_at(bytes, at).map_or(0, u32::from_be_bytes)
 }

@@ -169,6 +169,17 @@ impl Image {
         Ok(clipped.filter(|range| !range.is_empty()))
     }
 
+    /// The ranges that the persistent dirty bitmap `name` of a qcow2 image marks: what was written since the bitmap was
+    /// made. In order, at most 2^20, none touching another.
+    pub fn dirty_ranges(&self, name: &str) -> Result<Vec<Range<u64>>, ImageError> {
+        match &self.content {
+            Content::Qcow2(qcow2) => qcow2.dirty_ranges(name),
+            _ => Err(ImageError::NotFound {
+                file: format!("the bitmap {name:?}: only qcow2 has some"),
+            }),
+        }
+    }
+
     /// An error if any file of the image was written to since it was opened.
     pub fn check_unchanged(&self) -> Result<(), ImageError> {
         match &self.content {

@@ -1,5 +1,6 @@
 //! qcow2, version 2 and 3 (QEMU, docs/interop/qcow2.txt).
 
+mod bitmap;
 mod header;
 
 use std::ops::Range;
@@ -108,6 +109,17 @@ impl Qcow2 {
             at += len;
         }
         Ok(None)
+    }
+
+    /// What the dirty bitmap `name` marks.
+    pub(crate) fn dirty_ranges(&self, name: &str) -> Result<Vec<Range<u64>>, ImageError> {
+        match &self.header.bitmaps {
+            Some(directory) => directory.ranges(&self.file, &self.header, name),
+            None => {
+                let file = format!("a bitmap, kept up to date, in {}", self.file.name());
+                Err(ImageError::NotFound { file })
+            }
+        }
     }
 
     pub(crate) fn check_unchanged(&self) -> Result<(), ImageError> {

@@ -1,10 +1,12 @@
 //! Writes a recovery point from a VM's files.
 
 mod blocks;
+mod changes;
 mod conveyor;
 mod known;
 mod options;
 mod packs;
+mod parent;
 mod source;
 mod verification;
 
@@ -16,16 +18,20 @@ use jiff::Timestamp;
 use parking_lot::RwLock;
 use rekindle_image::Image;
 
+pub use changes::{Changes, MAX_CHANGES_BYTES};
 pub use options::{IngestCounts, IngestOptions, IngestProgress, IngestReport};
 
 use crate::map::Shape;
 use crate::map::build::MapBuilder;
 use crate::map::seal::MapSeal;
+use crate::map::walk::MapWalk;
 use crate::store::{Writer, map_object, point_object};
 use crate::{DiskManifest, MapId, PointId, PointManifest, RepoError, Repository};
 use blocks::Blocks;
+use changes::ChangedBlocks;
 use known::Known;
 use packs::Packs;
+use parent::ParentBlocks;
 use source::Source;
 use verification::Verification;
 
@@ -48,8 +54,10 @@ pub fn ingest(
     let writer = Writer::begin(repository.store())?;
     let known = RwLock::new(Known::load(repository.store(), repository.seal(), cancel)?);
     let mut packs = Packs::new(&writer, repository.seal(), &known);
-    let result = Run { repository, writer: &writer, source, options, progress, cancel }
-        .write_point(&mut packs);
+    let base = options.changes.as_ref().map(|changes| base(repository, changes, &source));
+    let base = base.transpose()?;
+    let run = Run { repository, writer: &writer, source, base, options, progress, cancel };
+    let result = run.write_point(&mut packs);
     if matches!(result, Err(RepoError::Full)) {
         packs.take_back();
     }
@@ -61,6 +69,8 @@ struct Run<'a> {
     repository: &'a Repository,
     writer: &'a Writer,
     source: Source,
+    /// The point that unchanged blocks are taken from.
+    base: Option<PointManifest>,
     options: &'a IngestOptions,
     progress: &'a IngestProgress,
     cancel: &'a AtomicBool,
@@ -134,9 +144,10 @@ impl Run<'_> {
         let map_seal = MapSeal::new(seal.clone(), manifest.map.clone());
         let sink = self.writer.create(map_object(&manifest.map))?;
         let mut map = MapBuilder::new(shape, map_seal, sink)?;
+        let (changed, parent) = self.unchanged(image, &shape, manifest)?;
         let (progress, cancel) = (self.progress, self.cancel);
-        let blocks = Blocks { image, shape, seal, progress, cancel };
-        manifest.stored_bytes = blocks.write(packs, &mut map)?;
+        let blocks = Blocks { image, shape, seal, changed, progress, cancel };
+        manifest.stored_bytes = blocks.write(parent, packs, &mut map)?;
         image.check_unchanged().map_err(source::refuse)?;
         let finished = map.finish()?;
         finished.sink.publish()?;
@@ -145,8 +156,29 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// The VM's newest point so far; ids sort by time.
+    /// What of a disk is to be read, and where the rest comes from. A disk that the older point has not is read whole.
+    fn unchanged(
+        &self,
+        image: &Image,
+        shape: &Shape,
+        manifest: &DiskManifest,
+    ) -> Result<(ChangedBlocks, Option<ParentBlocks<'_>>), RepoError> {
+        if let (Some(changes), Some(base)) = (&self.options.changes, &self.base)
+            && let Some(disk) = parent::disk_of(base, manifest)?
+        {
+            let changed = changes.of_disk(&manifest.key, image, shape)?;
+            let (store, seal) = (self.repository.store(), self.repository.seal());
+            let map = MapWalk::open(store, seal, shape.block_size, disk)?;
+            return Ok((changed, Some(ParentBlocks::new(map))));
+        }
+        Ok((ChangedBlocks::all(shape), None))
+    }
+
+    /// The point that this one was made from, else the VM's newest so far; ids sort by time.
     fn parent(&self) -> Result<Option<PointId>, RepoError> {
+        if let Some(base) = &self.base {
+            return Ok(Some(base.id.clone()));
+        }
         let folder = self.repository.seal().folder(&self.source.vm.id)?;
         let points = self.repository.store().list_points_blocking()?;
         let ours = points.into_iter().filter_map(|place| place.ids);
@@ -161,4 +193,22 @@ impl Run<'_> {
             }
         }
     }
+}
+
+/// The point that `changes` count from, which must be of the VM of `source`.
+fn base(
+    repository: &Repository,
+    changes: &Changes,
+    source: &Source,
+) -> Result<PointManifest, RepoError> {
+    let base = repository.point_blocking(&changes.parent)?;
+    if base.vm.id != source.vm.id {
+        return Err(RepoError::refused(format!(
+            "point {} is of the VM {}, and what is ingested is {}",
+            base.id, base.vm.id, source.vm.id
+        )));
+    }
+    let keys: Vec<&str> = source.disks.iter().map(|disk| disk.manifest.key.as_str()).collect();
+    changes.check_disks(&keys)?;
+    Ok(base)
 }

@@ -74,7 +74,8 @@
 //!
 //! Disks of 64 TiB, manifests of 16 MiB, 256 disks a point. A map's root takes at most 3 MiB (48 KiB at 256 KiB
 //! blocks) and its pages 4.9 MiB. 64 packs are held open. An ingest takes 243 MB for the table of known blocks
-//! and at most 4 MiB a core, 68 MiB in all, for data.
+//! and at most 4 MiB a core, 68 MiB in all, for data; one from a list of changes 16 MiB a disk
+//! for the list, and a page of each level of the older point's map.
 mod check;
 mod codec;
 mod error;
@@ -91,7 +92,9 @@ mod tier;
 pub use check::{CheckProgress, CheckReport, CheckScope, Problem, check};
 pub use error::RepoError;
 pub use id::{MapId, ParseIdError, PointId, VmId};
-pub use ingest::{IngestCounts, IngestOptions, IngestProgress, IngestReport, ingest};
+pub use ingest::{
+    Changes, IngestCounts, IngestOptions, IngestProgress, IngestReport, MAX_CHANGES_BYTES, ingest,
+};
 pub use manifest::{
     DiskManifest, MAX_DISK_BYTES, MAX_DISKS, MAX_MANIFEST_BYTES, MAX_NVRAM_BYTES, PointManifest,
     VmIdentity,

@@ -234,12 +234,26 @@ impl Repository {
     pub(crate) fn points_blocking(&self) -> Result<PointListing, RepoError> {
         let mut listing = PointListing::default();
         for place in self.0.store.list_points_blocking()? {
-            let (object, decode) = (place.object.clone(), (place.clone(), self.seal().clone()));
-            let decode = move |bytes: Vec<u8>| decode.0.decode(&decode.1, &bytes);
-            let point = self.0.store.read_all_blocking(&object, MAX_MANIFEST_BYTES, decode);
+            let point = self.read_point_blocking(&place);
             listing.add(place, point);
         }
         Ok(listing)
+    }
+
+    /// The point of that id, for a thread that may block.
+    pub(crate) fn point_blocking(&self, id: &PointId) -> Result<PointManifest, RepoError> {
+        let places = self.0.store.list_points_blocking()?;
+        let place = places
+            .into_iter()
+            .find(|place| place.ids.as_ref().is_some_and(|(_, found)| found == id))
+            .ok_or_else(|| RepoError::NotFound { what: format!("recovery point {id}") })?;
+        self.read_point_blocking(&place)
+    }
+
+    fn read_point_blocking(&self, place: &PointPlace) -> Result<PointManifest, RepoError> {
+        let (of_place, seal) = (place.clone(), self.seal().clone());
+        let decode = move |bytes: Vec<u8>| of_place.decode(&seal, &bytes);
+        self.0.store.read_all_blocking(&place.object, MAX_MANIFEST_BYTES, decode)
     }
 
     /// The point of that id.

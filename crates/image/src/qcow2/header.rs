@@ -1,3 +1,4 @@
+use super::bitmap::Directory;
 use crate::ImageError;
 use crate::endian::{be32, be64};
 use crate::folder::SourceFile;
@@ -8,6 +9,9 @@ use crate::image::MAX_IMAGE_BYTES;
 const MAX_L1_ENTRIES: u64 = 4 << 20;
 const MAX_NAME_BYTES: u32 = 1023;
 const BACKING_FORMAT: u32 = 0xe279_2aca;
+const BITMAPS: u32 = 0x2385_2875;
+/// Of the features that software which does not know them clears.
+const BITMAPS_ARE_RIGHT: u64 = 1;
 const DIRTY: u64 = 1;
 const CORRUPT: u64 = 1 << 1;
 const EXTERNAL_DATA: u64 = 1 << 2;
@@ -32,6 +36,8 @@ pub(super) struct Header {
     pub(super) l1_entries: usize,
     pub(super) compression: Compression,
     pub(super) backing: Option<Backing>,
+    /// Of dirty bitmaps, if there are some that were kept up to date.
+    pub(super) bitmaps: Option<Directory>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -75,6 +81,7 @@ impl Header {
             l1_entries: 0,
             compression,
             backing: backing(&first, version).map_err(corrupt)?,
+            bitmaps: bitmaps(&first, version).map_err(corrupt)?,
         };
         header.l1_entries = header.needed_l1(file, be32(&head, 36))?;
         Ok(header)
@@ -146,6 +153,13 @@ fn backing(first: &[u8], version: u32) -> Result<Option<Backing>, &'static str> 
     let text =
         |bytes: &[u8]| String::from_utf8(bytes.to_vec()).map_err(|_| "a name that is no UTF-8");
     Ok(Some(Backing { name: text(bytes)?, format: format.map(text).transpose()? }))
+}
+
+fn bitmaps(first: &[u8], version: u32) -> Result<Option<Directory>, &'static str> {
+    if version == 2 || be64(first, 88) & BITMAPS_ARE_RIGHT == 0 {
+        return Ok(None);
+    }
+    Ok(extension(first, version, BITMAPS)?.map(Directory::parse))
 }
 
 /// The data of the first header extension of type `wanted`.

@@ -81,8 +81,9 @@ impl<'a> Run<'a> {
         for directory in map.directories() {
             let leaves = self.note(Some(point), map.leaves(directory))?;
             for leaf in leaves.into_iter().flatten() {
-                let blocks = self.note(Some(point), map.blocks(leaf))?;
-                self.blocks(Some(point), &blocks.unwrap_or_default())?;
+                let blocks = self.note(Some(point), map.blocks(leaf))?.unwrap_or_default();
+                let blocks: Vec<_> = blocks.into_iter().map(|(_, block)| block).collect();
+                self.blocks(Some(point), &blocks)?;
             }
         }
         Ok(())

@@ -1,3 +1,4 @@
+use std::ops::Range;
 use std::sync::atomic::AtomicBool;
 use std::thread;
 
@@ -5,10 +6,12 @@ use parking_lot::RwLock;
 use rekindle_block::{BlockHash, BlockIdx, is_zero};
 use rekindle_image::Image;
 
+use super::changes::ChangedBlocks;
 use super::conveyor::{Batch, Conveyor, Outcome};
 use super::known::Known;
 use super::options::IngestProgress;
 use super::packs::{Packs, Written};
+use super::parent::ParentBlocks;
 use super::source::refuse;
 use crate::RepoError;
 use crate::codec::Encoder;
@@ -26,6 +29,7 @@ pub(super) struct Blocks<'a> {
     pub(super) image: &'a Image,
     pub(super) shape: Shape,
     pub(super) seal: &'a Seal,
+    pub(super) changed: ChangedBlocks,
     pub(super) progress: &'a IngestProgress,
     pub(super) cancel: &'a AtomicBool,
 }
@@ -43,14 +47,15 @@ impl Drop for Alarm<'_, '_> {
 }
 
 impl Blocks<'_> {
-    /// Returns how many bytes the blocks take, new or not.
+    /// Takes what did not change from `parent`. Returns how many bytes the blocks take, new or not.
     pub(super) fn write<S: MapSink>(
         &self,
+        parent: Option<ParentBlocks<'_>>,
         packs: &mut Packs<'_>,
         map: &mut MapBuilder<S>,
     ) -> Result<u64, RepoError> {
         let workers = thread::available_parallelism().map_or(1, usize::from).min(MAX_WORKERS);
-        let conveyor = Conveyor::new(self.image, self.shape, workers, self.cancel);
+        let conveyor = Conveyor::new(self.image, self.shape, &self.changed, workers, self.cancel);
         let known = packs.known;
         thread::scope(|scope| {
             for _ in 0..workers {
@@ -62,7 +67,7 @@ impl Blocks<'_> {
                 });
             }
             let _alarm = Alarm(&conveyor);
-            let result = self.collect(&conveyor, packs, map);
+            let result = self.collect(&conveyor, parent, packs, map);
             // Threads that wait for room would wait for ever.
             conveyor.fail(None);
             result
@@ -122,17 +127,47 @@ impl Blocks<'_> {
     fn collect<S: MapSink>(
         &self,
         conveyor: &Conveyor<'_>,
+        mut parent: Option<ParentBlocks<'_>>,
         packs: &mut Packs<'_>,
         map: &mut MapBuilder<S>,
     ) -> Result<u64, RepoError> {
         let (mut stored, mut at) = (0, 0);
         while let Some(batch) = conveyor.take()? {
-            self.progress.add_zero(self.bytes_between(at, batch.range.start));
+            stored += self.collect_unread(at..batch.range.start, parent.as_mut(), map)?;
             at = batch.range.end;
             stored += self.collect_batch(&batch, packs, map)?;
             conveyor.recycle(batch);
         }
-        self.progress.add_zero(self.bytes_between(at, self.shape.blocks()));
+        stored += self.collect_unread(at..self.shape.blocks(), parent.as_mut(), map)?;
+        Ok(stored)
+    }
+
+    /// Blocks that were not read: those that changed are zeros, the others are the parent's.
+    fn collect_unread<S: MapSink>(
+        &self,
+        range: Range<u64>,
+        mut parent: Option<&mut ParentBlocks<'_>>,
+        map: &mut MapBuilder<S>,
+    ) -> Result<u64, RepoError> {
+        let (mut stored, mut at) = (0, range.start);
+        while at < range.end {
+            let changed = self.changed.next(at).unwrap_or(range.end..range.end);
+            if changed.start == at {
+                let end = changed.end.min(range.end);
+                self.progress.add_zero(self.bytes_between(at, end));
+                at = end;
+                continue;
+            }
+            let end = changed.start.min(range.end);
+            if let Some(parent) = &mut parent {
+                parent.walk(at..end, |idx, block| {
+                    stored += u64::from(block.stored_len);
+                    map.put(idx, block)
+                })?;
+            }
+            self.progress.add_unchanged(self.bytes_between(at, end));
+            at = end;
+        }
         Ok(stored)
     }
 

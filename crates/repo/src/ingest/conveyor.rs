@@ -6,6 +6,7 @@ use parking_lot::{Condvar, Mutex};
 use rekindle_block::BlockHash;
 use rekindle_image::Image;
 
+use super::changes::ChangedBlocks;
 use super::source::refuse;
 use crate::RepoError;
 use crate::codec::Codec;
@@ -23,6 +24,7 @@ const BATCH_BYTES: u64 = 2 << 20;
 pub(super) struct Conveyor<'a> {
     image: &'a Image,
     shape: Shape,
+    wanted: &'a ChangedBlocks,
     cancel: &'a AtomicBool,
     window: u64,
     state: Mutex<State>,
@@ -67,11 +69,20 @@ impl<'a> Conveyor<'a> {
     pub(super) fn new(
         image: &'a Image,
         shape: Shape,
+        wanted: &'a ChangedBlocks,
         workers: usize,
         cancel: &'a AtomicBool,
     ) -> Self {
         let window = 2 * workers as u64 + 2;
-        Self { image, shape, cancel, window, state: Mutex::default(), changed: Condvar::new() }
+        Self {
+            image,
+            shape,
+            wanted,
+            cancel,
+            window,
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        }
     }
 
     /// Blocks in a full batch.
@@ -115,27 +126,35 @@ impl<'a> Conveyor<'a> {
         }
     }
 
-    /// The blocks to read next: none that the image knows to be zero, and up to a batch of neighbours.
+    /// The blocks to read next: none that did not change or that the image knows to be zero, and up to a batch of neighbours.
     fn next_range(&self, state: &mut State) -> Result<Option<Range<u64>>, RepoError> {
         let block = self.shape.block_size.bytes();
-        if state.data.end <= state.at * block {
-            match self.image.next_data(state.at * block).map_err(refuse)? {
-                Some(data) => state.data = data,
-                None => return Ok(None),
+        while let Some(changed) = self.wanted.next(state.at) {
+            state.at = changed.start;
+            if state.data.end <= state.at * block {
+                match self.image.next_data(state.at * block).map_err(refuse)? {
+                    Some(data) => state.data = data,
+                    None => return Ok(None),
+                }
             }
-        }
-        let first = state.at.max(state.data.start / block);
-        let last = first + self.batch_blocks();
-        // Formats tell their data grain by grain: what follows at once belongs to the same batch.
-        while state.data.end < last * block {
-            let from = state.data.end.next_multiple_of(block);
-            match self.image.next_data(from).map_err(refuse)? {
-                Some(more) if more.start < from + block => state.data.end = more.end,
-                _ => break,
+            let first = state.at.max(state.data.start / block);
+            if first >= changed.end {
+                state.at = first;
+                continue;
             }
+            let last = (first + self.batch_blocks()).min(changed.end);
+            // Formats tell their data grain by grain: what follows at once belongs to the same batch.
+            while state.data.end < last * block {
+                let from = state.data.end.next_multiple_of(block);
+                match self.image.next_data(from).map_err(refuse)? {
+                    Some(more) if more.start < from + block => state.data.end = more.end,
+                    _ => break,
+                }
+            }
+            state.at = last.min(state.data.end.div_ceil(block)).min(self.shape.blocks());
+            return Ok(Some(first..state.at));
         }
-        state.at = last.min(state.data.end.div_ceil(block)).min(self.shape.blocks());
-        Ok(Some(first..state.at))
+        Ok(None)
     }
 
     /// Gives back a batch that was claimed.

@@ -2,6 +2,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use jiff::Timestamp;
 
+use super::Changes;
 use crate::PointManifest;
 
 /// What is not in the VM's files.
@@ -16,6 +17,8 @@ pub struct IngestOptions {
     /// The controller that a bare image is attached to, `lsilogic` if not said otherwise, which most systems
     /// can boot from. Or `pvscsi`, `lsisas1068`, `buslogic`, `ide`, `ahci`, `nvme`.
     pub adapter: Option<String>,
+    /// What changed since an older point, whose blocks are taken for the rest; all is read if not said.
+    pub changes: Option<Changes>,
 }
 
 /// How far an ingest is. All are bytes of disks as the guest sees them, but for `stored`.
@@ -25,6 +28,7 @@ pub struct IngestProgress {
     done: AtomicU64,
     read: AtomicU64,
     zero: AtomicU64,
+    unchanged: AtomicU64,
     deduplicated: AtomicU64,
     written: AtomicU64,
     stored: AtomicU64,
@@ -41,6 +45,8 @@ pub struct IngestCounts {
     pub read: u64,
     /// Bytes of blocks of zeros, holes among them.
     pub zero: u64,
+    /// Bytes that were taken from an older point unread.
+    pub unchanged: u64,
     /// Bytes of blocks that the repository had.
     pub deduplicated: u64,
     /// Bytes of new blocks.
@@ -67,6 +73,7 @@ impl IngestProgress {
             done: load(&self.done),
             read: load(&self.read),
             zero: load(&self.zero),
+            unchanged: load(&self.unchanged),
             deduplicated: load(&self.deduplicated),
             written: load(&self.written),
             stored: load(&self.stored),
@@ -87,6 +94,11 @@ impl IngestProgress {
 
     pub(super) fn add_zero(&self, bytes: u64) {
         self.zero.fetch_add(bytes, Ordering::Relaxed);
+        self.done.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn add_unchanged(&self, bytes: u64) {
+        self.unchanged.fetch_add(bytes, Ordering::Relaxed);
         self.done.fetch_add(bytes, Ordering::Relaxed);
     }
 

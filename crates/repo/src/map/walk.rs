@@ -54,13 +54,16 @@ impl<'a> MapWalk<'a> {
     }
 
     /// The stored blocks of a leaf.
-    pub(crate) fn blocks(&self, (number, page): Numbered) -> Result<Vec<BlockRef>, RepoError> {
+    pub(crate) fn blocks(
+        &self,
+        (number, page): Numbered,
+    ) -> Result<Vec<(BlockIdx, BlockRef)>, RepoError> {
         let bytes = self.read_page(&page)?;
         let mut blocks = Vec::new();
         for (slot, entry) in bytes.as_chunks::<ENTRY_BYTES>().0.iter().enumerate() {
             let idx = BlockIdx(number * PAGE_ENTRIES + slot as u64);
             match MapEntry::decode(entry, self.shape.plain_len(idx)) {
-                Some(MapEntry::Stored(block)) => blocks.push(block),
+                Some(MapEntry::Stored(block)) => blocks.push((idx, block)),
                 Some(MapEntry::Zero) => {}
                 None => {
                     let detail = format!("the entry of block {}", idx.0);

@@ -15,7 +15,7 @@ pub(crate) fn packs_of(
             MapWalk::open(repository.store(), repository.seal(), repository.block_size(), disk)?;
         for directory in map.directories() {
             for leaf in map.leaves(directory)? {
-                packs.extend(map.blocks(leaf)?.iter().map(|block| block.pack));
+                packs.extend(map.blocks(leaf)?.iter().map(|(_, block)| block.pack));
             }
         }
     }
