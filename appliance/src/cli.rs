@@ -4,6 +4,8 @@ use std::{net::IpAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use rekindle_console::{Role, Scope};
+
 use crate::exit;
 
 /// Makes a backed-up virtual machine run again in seconds, without restoring it first.
@@ -70,12 +72,16 @@ pub(crate) enum Command {
     },
     /// Write what support needs into one text file, without secrets.
     SupportBundle(BundleArgs),
-    /// Not in this version.
-    #[command(hide = true)]
-    User,
-    /// Not in this version.
-    #[command(hide = true)]
-    Audit,
+    /// Make, list and change users, their API tokens and their second factors.
+    User {
+        #[command(subcommand)]
+        what: UserCommand,
+    },
+    /// Show, export and verify the audit log.
+    Audit {
+        #[command(subcommand)]
+        what: AuditCommand,
+    },
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -348,6 +354,9 @@ pub(crate) struct DaemonArgs {
     /// The file that holds the token; REKINDLE_TOKEN may hold the token itself.
     #[arg(long, env = "REKINDLE_TOKEN_FILE", value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
+    /// A one-time code, where the appliance wants one to start or end recoveries.
+    #[arg(long, env = "REKINDLE_TOTP", value_name = "CODE")]
+    pub(crate) totp: Option<String>,
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
@@ -446,6 +455,9 @@ pub(crate) struct RecoverArgs {
     /// Wait until the VM is served.
     #[arg(long)]
     pub(crate) wait: bool,
+    /// Why, for the audit log.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
     #[command(flatten)]
     pub(crate) daemon: DaemonArgs,
 }
@@ -552,6 +564,9 @@ pub(crate) struct FinishArgs {
     /// Follow the job until it ends; its outcome is the exit status.
     #[arg(long)]
     pub(crate) watch: bool,
+    /// Why, for the audit log.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
     #[command(flatten)]
     pub(crate) daemon: DaemonArgs,
 }
@@ -583,8 +598,187 @@ pub(crate) struct CancelArgs {
     /// Follow the job until it has ended.
     #[arg(long)]
     pub(crate) watch: bool,
+    /// Why, for the audit log.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
     #[command(flatten)]
     pub(crate) daemon: DaemonArgs,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum UserCommand {
+    /// List users.
+    Ls(ListArgs),
+    /// Make a user. The password is read from the keyboard, standard input or a file.
+    Add {
+        /// The name to log in with.
+        name: String,
+        #[command(flatten)]
+        grant: GrantArgs,
+        #[command(flatten)]
+        password: PasswordArgs,
+        #[command(flatten)]
+        daemon: DaemonArgs,
+    },
+    /// Change what a user may do.
+    Grant {
+        /// The user.
+        name: String,
+        #[command(flatten)]
+        grant: GrantArgs,
+        #[command(flatten)]
+        daemon: DaemonArgs,
+    },
+    /// Set another user's password, and end its sessions.
+    Passwd {
+        /// The user.
+        name: String,
+        #[command(flatten)]
+        password: PasswordArgs,
+        #[command(flatten)]
+        daemon: DaemonArgs,
+    },
+    /// Remove a user, its sessions and its tokens.
+    Rm {
+        /// The user.
+        name: String,
+        #[command(flatten)]
+        daemon: DaemonArgs,
+    },
+    /// API tokens: for scripts, with an end.
+    Token {
+        #[command(subcommand)]
+        what: TokenCommand,
+    },
+    /// A second factor: one-time codes from an authenticator app.
+    Totp {
+        #[command(subcommand)]
+        what: TotpCommand,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum AuditCommand {
+    /// Show the newest records.
+    Ls {
+        /// How many.
+        #[arg(long, default_value_t = 50, value_name = "RECORDS", value_parser = clap::value_parser!(u16).range(1..=1000))]
+        last: u16,
+        #[command(flatten)]
+        daemon: DaemonArgs,
+    },
+    /// Print the whole log, one JSON document per line, and verify it on the way.
+    Export {
+        #[command(flatten)]
+        daemon: DaemonArgs,
+    },
+    /// Prove that no record was changed, removed or reordered, and print the log's tip.
+    Verify {
+        /// Verify this export instead of the appliance's log.
+        #[arg(long, value_name = "FILE")]
+        file: Option<PathBuf>,
+        /// The hash that the log must end with, as a verification printed it.
+        #[arg(long, value_name = "HASH")]
+        tip: Option<String>,
+        #[command(flatten)]
+        daemon: DaemonArgs,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum TokenCommand {
+    /// List tokens, never their texts.
+    Ls(ListArgs),
+    /// Make a token and print its text, once.
+    Add {
+        /// What it is for.
+        name: String,
+        /// Whose it is [default: one's own].
+        #[arg(long)]
+        user: Option<String>,
+        /// What it may do at most [default: what its user may].
+        #[arg(long)]
+        role: Option<Role>,
+        /// When it ends.
+        #[arg(long, default_value_t = 90, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..=366))]
+        expires_in_days: u16,
+        #[command(flatten)]
+        scope: ScopeArgs,
+        #[command(flatten)]
+        daemon: DaemonArgs,
+    },
+    /// Remove a token: it stops working at once.
+    Rm {
+        /// The token's id, as `ls` shows it.
+        id: String,
+        #[command(flatten)]
+        daemon: DaemonArgs,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum TotpCommand {
+    /// Get a secret for an authenticator app.
+    Begin {
+        /// The user: oneself.
+        #[arg(long = "user", default_value = "admin", value_name = "USER")]
+        name: String,
+        #[command(flatten)]
+        daemon: DaemonArgs,
+    },
+    /// Show a code of it: it is asked for from then on.
+    Confirm {
+        /// The code that the app shows.
+        code: String,
+        /// The user: oneself.
+        #[arg(long = "user", default_value = "admin", value_name = "USER")]
+        name: String,
+        #[command(flatten)]
+        daemon: DaemonArgs,
+    },
+    /// Remove a second factor: one's own (with --totp), or that of another as admin.
+    Rm {
+        /// The user.
+        #[arg(long = "user", default_value = "admin", value_name = "USER")]
+        name: String,
+        #[command(flatten)]
+        daemon: DaemonArgs,
+    },
+}
+
+/// What a user may do.
+#[derive(Args)]
+pub(crate) struct GrantArgs {
+    /// viewer (looks), operator (recovers too) or admin (users and audit too).
+    #[arg(long)]
+    pub(crate) role: Role,
+    #[command(flatten)]
+    pub(crate) scope: ScopeArgs,
+}
+
+/// With what.
+#[derive(Args)]
+pub(crate) struct ScopeArgs {
+    /// Only with this repository; may be given more than once.
+    #[arg(long = "only-repository", value_name = "NAME")]
+    repositories: Vec<String>,
+    /// Only with this target, or `export`; may be given more than once.
+    #[arg(long = "only-target", value_name = "NAME")]
+    targets: Vec<String>,
+}
+
+impl ScopeArgs {
+    pub(crate) fn scope(&self) -> Scope {
+        let some = |names: &[String]| (!names.is_empty()).then(|| names.iter().cloned().collect());
+        Scope { repositories: some(&self.repositories), targets: some(&self.targets) }
+    }
+}
+
+#[derive(Args)]
+pub(crate) struct PasswordArgs {
+    /// The file that holds the password.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) password_file: Option<PathBuf>,
 }
 
 #[derive(Subcommand)]

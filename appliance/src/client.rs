@@ -1,5 +1,6 @@
 //! Commands that are calls to a running appliance.
 
+mod audit;
 mod follow;
 mod forecast;
 mod http;
@@ -7,12 +8,15 @@ mod job;
 mod recover;
 mod table;
 mod trust;
+mod user;
 
 use rekindle_jobs::{Forecast, JobView, Report};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+pub(crate) use audit::audit;
 pub(crate) use table::{bytes, seconds};
+pub(crate) use user::user;
 
 use crate::{
     cli::{
@@ -115,6 +119,7 @@ pub(crate) fn recover(args: &RecoverArgs) -> Result<(), Failure> {
         forecast::print(&forecast);
         return Ok(());
     }
+    let request = because(request, args.reason.as_deref());
     let key = match &args.idempotency_key {
         Some(key) => key.clone(),
         None => recover::random_key()?,
@@ -179,7 +184,16 @@ pub(crate) fn finish(args: &FinishArgs) -> Result<(), Failure> {
     let daemon = Daemon::new(&args.daemon)?;
     let body = finish_body(args)?;
     let path = format!("{}/finish", http::job_path(&args.id)?);
+    let body = because(body, args.reason.as_deref());
     run(end(&daemon, &args.daemon, &args.id, &path, Some(&body), args.watch))
+}
+
+/// A body with the reason that was given.
+fn because(mut body: Value, reason: Option<&str>) -> Value {
+    if let Some(reason) = reason {
+        body["reason"] = reason.into();
+    }
+    body
 }
 
 fn finish_body(args: &FinishArgs) -> Result<Value, Failure> {
@@ -223,7 +237,8 @@ pub(crate) fn cancel(args: &CancelArgs) -> Result<(), Failure> {
     let daemon = Daemon::new(&args.daemon)?;
     let path = format!("{}/cancel", http::job_path(&args.id)?);
     run(async {
-        match end(&daemon, &args.daemon, &args.id, &path, None, args.watch).await {
+        let body = because(json!({}), args.reason.as_deref());
+        match end(&daemon, &args.daemon, &args.id, &path, Some(&body), args.watch).await {
             // To be cancelled was what was asked.
             Err(failure) if failure.kind == crate::exit::Kind::JobFailed => {
                 follow::cancelled(&daemon, &args.id).await

@@ -4,11 +4,13 @@ mod bounds;
 mod file;
 mod location;
 mod secrets;
+mod settings;
 
 use std::path::{Path, PathBuf};
 
 pub(crate) use file::{Config, RepositoryEntry, TargetEntry, TargetKind, TlsUse};
 pub(crate) use secrets::{AdminTokenFile, admin_token, read_secret};
+pub(crate) use settings::settings;
 
 use crate::{
     cli::ConfigArgs,

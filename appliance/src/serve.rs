@@ -15,7 +15,7 @@ mod watchdog;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context, anyhow};
-use rekindle_console::{ConsoleDeps, Tls};
+use rekindle_console::{ConsoleDeps, ConsoleSettings, Tls};
 use sd_notify::NotifyState;
 use tokio::{
     net::TcpListener,
@@ -182,6 +182,13 @@ impl ConsolePort {
             nfs: layers.nfs.clone(),
             targets: targets::views(&config.target),
             token: token.token.clone(),
+            users: layers.users.clone(),
+            audit: layers.audit.clone(),
+            configured: config::settings(config),
+            settings: ConsoleSettings {
+                restore_requires_totp: config.console.restore_requires_totp,
+                restore_requires_reason: config.console.restore_requires_reason,
+            },
             tls,
         };
         let port = Port::spawn(|shutdown| async move {

@@ -138,7 +138,7 @@ fn a_wrong_command_line_is_refused() {
     refused(&["finish", "20250101-000000-0000", "burn"], 2, "burn");
     refused(&["nonsense"], 2, "nonsense");
     refused(&["demo"], 3, "scripts/demo");
-    refused(&["audit"], 3, "not in this version");
+    refused(&["audit"], 2, "verify");
     refused(&["points", "--ca-file", "/x", "--fingerprint", "00"], 2, "--fingerprint");
     // The token has no option: it would be seen in the list of processes.
     refused(&["points", "--token", "x"], 2, "--token");

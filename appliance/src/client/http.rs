@@ -21,6 +21,7 @@ pub(super) struct Daemon {
     http: reqwest::Client,
     base: Url,
     token: String,
+    totp: Option<String>,
 }
 
 /// A problem document (RFC 9457), as far as it is shown.
@@ -42,7 +43,7 @@ impl Daemon {
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .context("set up the HTTP client")?;
-        Ok(Self { http, base, token: token(args)? })
+        Ok(Self { http, base, token: token(args)?, totp: args.totp.clone() })
     }
 
     pub(super) async fn get<T: DeserializeOwned>(
@@ -80,6 +81,25 @@ impl Daemon {
         Ok(response.text().await.context("read the appliance's answer")?)
     }
 
+    /// Any other call; `Null` where the answer is empty.
+    pub(super) async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Value, Failure> {
+        let mut request = self.request(method, self.url(path)?).timeout(CALL);
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let answer =
+            self.send(request).await?.bytes().await.context("read the appliance's answer")?;
+        if answer.is_empty() {
+            return Ok(Value::Null);
+        }
+        Ok(serde_json::from_slice(&answer).context("read the appliance's answer")?)
+    }
+
     /// An event stream; it has no deadline.
     pub(super) async fn stream(&self, path: &str) -> Result<Response, Failure> {
         let url = self.url(path)?;
@@ -92,7 +112,11 @@ impl Daemon {
     }
 
     fn request(&self, method: Method, url: Url) -> RequestBuilder {
-        self.http.request(method, url).bearer_auth(&self.token)
+        let request = self.http.request(method, url).bearer_auth(&self.token);
+        match &self.totp {
+            Some(code) => request.header("x-rekindle-totp", code),
+            None => request,
+        }
     }
 
     async fn answer<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, Failure> {

@@ -132,6 +132,8 @@ pub(crate) struct ConsoleSection {
     pub(crate) plain_http_beyond_loopback: bool,
     pub(crate) token_file: Option<PathBuf>,
     pub(crate) token_credential: Option<String>,
+    pub(crate) restore_requires_totp: bool,
+    pub(crate) restore_requires_reason: bool,
 }
 
 impl Default for ConsoleSection {
@@ -144,6 +146,8 @@ impl Default for ConsoleSection {
             plain_http_beyond_loopback: false,
             token_file: None,
             token_credential: None,
+            restore_requires_totp: false,
+            restore_requires_reason: false,
         }
     }
 }

@@ -6,6 +6,7 @@ use std::{
 
 use anyhow::Context;
 use rekindle_cache::{Cache, CacheConfig};
+use rekindle_console::{Audit, Users};
 use rekindle_disk::{Disks, DisksConfig};
 use rekindle_jobs::{Jobs, JobsConfig, JobsDeps, MoverConfig};
 use rekindle_nfs::{NfsConfig, NfsServer};
@@ -26,6 +27,8 @@ pub(super) struct Layers {
     pub(super) disks: Arc<Disks>,
     pub(super) nfs: NfsServer,
     pub(super) jobs: Arc<Jobs>,
+    pub(super) users: Arc<Users>,
+    pub(super) audit: Arc<Audit>,
 }
 
 impl Layers {
@@ -34,6 +37,8 @@ impl Layers {
     pub(super) async fn open(config: &Config) -> Result<Self, Failure> {
         let dir = &config.state_dir;
         let db = Database::open(&dir.join("db")).context("open the state database")?;
+        let audit = Audit::open(&db).context("open the audit log")?;
+        let users = Arc::new(Users::open(&db).context("read the users")?);
         let repositories = repositories(config)?;
         let targets = targets::open(config)?;
         let cache = Cache::open(cache(config)).context("open the cache")?;
@@ -50,7 +55,7 @@ impl Layers {
             config: jobs(config, &repositories),
         };
         let jobs = Jobs::open(deps).await.context("restore jobs and exports")?;
-        Ok(Self { repositories, cache, disks, nfs, jobs })
+        Ok(Self { repositories, cache, disks, nfs, jobs, users, audit })
     }
 
     /// Leaves the cache warm and the journal empty for the next start. Neither is needed: what was

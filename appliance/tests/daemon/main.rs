@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod audit;
 mod bundle;
 mod console;
 mod disk_data;
@@ -12,3 +13,4 @@ mod process;
 mod recovery;
 mod sealed;
 mod tls;
+mod users;

@@ -191,6 +191,18 @@ impl Daemon {
         serde_json::from_str(&stdout).unwrap_or_else(|e| panic!("{args:?}: {e}: {stdout}"))
     }
 
+    /// Runs a client command without `--json`; what it printed.
+    pub(crate) fn text(&self, args: &[&str]) -> String {
+        let output = command()
+            .args(args)
+            .args(["--url", &self.url])
+            .env("REKINDLE_TOKEN", self.token())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
     /// Runs a client command that must fail; its exit status and what it said.
     pub(crate) fn cli_fails(&self, args: &[&str]) -> (i32, String) {
         let (status, stdout, stderr) = self.try_cli(args);

@@ -1,11 +1,21 @@
 //! The calls under `/api/v1`.
 
+mod audit;
 mod events;
 mod jobs;
 mod points;
+mod reasoned;
 mod status;
+mod tokens;
+mod users;
 
+pub(crate) use audit::audit;
 pub(crate) use events::events;
 pub(crate) use jobs::{cancel, extend, finish, forecast, job, jobs, recover, report, retry, undo};
 pub(crate) use points::{points, repositories};
-pub(crate) use status::{cache, exports, ready, targets};
+pub(crate) use status::{cache, exports, ready, settings, targets};
+pub(crate) use tokens::{add_token, remove_token, tokens};
+pub(crate) use users::{
+    add_user, begin_totp, confirm_totp, remove_totp, remove_user, set_grant, set_password, user,
+    users,
+};

@@ -3,32 +3,40 @@
 //! # Layout
 //!
 //! ```text
-//! listen ─ tls ─ page::secure ─ deadline ─┬─ /healthz, the page's files, log-in     open
-//!          └─ plain: go to https          └─ auth::guard ─┬─ /api/v1/…  api/         token or session
-//!                                                         └─ /metrics, /readyz
+//! listen ─ tls ─ page::secure ─ rate ─ deadline ─┬─ /healthz, the page's files, log-in     open
+//!          └─ plain: go to https                 └─ auth::guard ─┬─ /api/v1/…  api/         token or session
+//!                                                                └─ /metrics, /readyz
 //! ```
 //! The shell decides nothing: a call is parsed, handed to `jobs`, `repo`, `cache` or `nfs`, and its
 //! answer is written. `translate` is the one place where their errors become HTTP.
 //!
 //! # Invariants
 //!
-//! 1. Only `/healthz`, the page's files (which hold no data) and the log-in answer without the
-//!    admin token or a session.
+//! 1. Only `/healthz`, the page's files (which hold no data) and the log-in answer without a token
+//!    or a session. What a caller may do is looked up at each call, in one list (`calls`); a call that
+//!    is not on it is for admins.
 //! 2. A session changes something only from our own page: custom header, same origin, and a cookie
 //!    that is `HttpOnly` and `SameSite=Strict`.
 //! 3. No token, cookie or password is in a log line, a page or an answer.
 //! 4. Every error is a problem document (RFC 9457) with a stable `code`.
 //! 5. No inline script, no framing, nothing from another origin.
-//! 6. With a certificate nothing is said or taken in the clear but "use https". A certificate that is
+//! 6. A scope bounds what is listed, shown and started; what is outside it does not exist for the caller.
+//! 7. A one-time code is good once, also after a restart.
+//! 8. What changes something, and each log-in, is on record before its caller learns how it ended; it is
+//!    on record as begun before it is begun. No change, removal or reordering of records is unseen.
+//! 9. With a certificate nothing is said or taken in the clear but "use https". A certificate that is
 //!    replaced is shown from the next handshake on; a bad one never replaces a good one.
 //!
 //! # Locking
 //!
-//! Sessions and log-in attempts have a lock each, held for a map operation and never across an await.
+//! Sessions, log-in attempts, lock-outs, rates and users have a lock each, held for a map operation and
+//! never across an await. Users have a second one for changes; it and the audit log's are held over a
+//! sync, on a blocking thread.
 //!
 //! # Crash
 //!
-//! Sessions end with the process. Our own certificate and its key are one file, whole or not there.
+//! Users and tokens are in the state database; a change is durable before it is seen. Sessions and
+//! lock-outs end with the process. Our own certificate and its key are one file, whole or not there.
 //!
 //! # Cancellation
 //!
@@ -37,19 +45,26 @@
 //!
 //! # Bounds
 //!
-//! Connections 256, handshake 10 s, head 32 KiB, 64 lines and 30 s, body 64 KiB, a call 30 s, event streams 64, sessions 64, remembered addresses
-//! of failed log-ins 1024, points in one answer 5000, repository listings at once 2.
+//! Connections 256, handshake 10 s, head 32 KiB, 64 lines and 30 s, body 64 KiB, a call 30 s, calls of
+//! one address 1000 at once and 200 a second, event streams 64, sessions 64, remembered addresses of
+//! failed log-ins 1024 and of calls 4096, locked-out names 1024, users 256, tokens 1024, passwords
+//! hashed at once 2, audit records 100 000, points in one answer 5000, repository listings at once 2.
 
+mod act;
 mod api;
+mod audit;
 mod auth;
+mod calls;
 mod listen;
 mod metrics;
 mod page;
 mod plain;
 mod problem;
+mod rate;
 mod routes;
 mod tls;
 mod translate;
+mod users;
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
@@ -62,16 +77,22 @@ use serde::{Deserialize, Serialize};
 use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
 
+pub use audit::{Audit, AuditEnd, AuditPage, AuditRecord, Broken, Chain};
 pub use auth::{AdminToken, TOKEN_MIN_CHARS, WeakToken};
+pub use calls::describe as describe_api;
 pub use metrics::describe as describe_metrics;
 pub use problem::Problem;
-pub use routes::{describe as describe_api, openapi};
+pub use routes::openapi;
 pub use tls::{Fingerprint, Tls, TlsError, TlsFiles, make_self_signed};
+pub use users::{Role, Scope, UserError, Users};
 
 /// Event streams open at once. Each is a task and about 16 KiB of buffers: 1 MiB in all.
 const STREAMS: usize = 64;
 /// Repositories listed at once, for all callers.
 const LISTINGS: usize = 2;
+
+/// Passwords hashed at once: 19 MiB each, 38 MiB in all.
+const HASHINGS: usize = 2;
 
 /// What the console shows and steers.
 pub struct ConsoleDeps {
@@ -89,8 +110,36 @@ pub struct ConsoleDeps {
     pub targets: Vec<TargetView>,
     /// What opens the console.
     pub token: AdminToken,
+    /// Who there is.
+    pub users: Arc<Users>,
+    /// Who did what.
+    pub audit: Arc<Audit>,
+    /// What is configured.
+    pub settings: ConsoleSettings,
+    /// The same of the whole appliance, to be shown.
+    pub configured: Vec<Setting>,
     /// The certificate; without one the console speaks plain HTTP.
     pub tls: Option<Arc<Tls>>,
+}
+
+/// What is configured of the console.
+#[derive(Clone, Debug, Default)]
+pub struct ConsoleSettings {
+    /// Whether starting and ending recoveries needs a one-time code, also through the API.
+    pub restore_requires_totp: bool,
+    /// Whether it needs a reason.
+    pub restore_requires_reason: bool,
+}
+
+/// One key of the configuration, as it is shown. It names secrets' files and holds none.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Setting {
+    /// Section and key.
+    pub key: String,
+    /// What is in force.
+    pub value: serde_json::Value,
+    /// Whether it is the default.
+    pub default: bool,
 }
 
 /// A configured target, without its secrets.
@@ -117,6 +166,13 @@ pub(crate) struct Console {
     tls: Option<Arc<Tls>>,
     sessions: auth::Sessions,
     attempts: auth::Attempts,
+    lockouts: auth::Lockouts,
+    rates: rate::Rates,
+    users: Arc<Users>,
+    audit: Arc<Audit>,
+    settings: ConsoleSettings,
+    configured: Vec<Setting>,
+    hashing: Semaphore,
     streams: Arc<Semaphore>,
     listings: Semaphore,
     started: Instant,
@@ -136,6 +192,13 @@ impl Console {
             tls: deps.tls,
             sessions: auth::Sessions::default(),
             attempts: auth::Attempts::default(),
+            lockouts: auth::Lockouts::default(),
+            rates: rate::Rates::default(),
+            users: deps.users,
+            audit: deps.audit,
+            settings: deps.settings,
+            configured: deps.configured,
+            hashing: Semaphore::new(HASHINGS),
             streams: Arc::new(Semaphore::new(STREAMS)),
             listings: Semaphore::new(LISTINGS),
             started: Instant::now(),

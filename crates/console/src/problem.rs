@@ -61,6 +61,17 @@ impl Problem {
         Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_attempts", detail).retry_after(wait)
     }
 
+    pub(crate) fn locked_out(wait: Duration) -> Self {
+        let detail = "too many failures for this user, wait and try again";
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "locked_out", detail).retry_after(wait)
+    }
+
+    pub(crate) fn too_many_calls() -> Self {
+        let detail = "this address makes too many calls, make fewer";
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_calls", detail)
+            .retry_after(Duration::from_secs(1))
+    }
+
     pub(crate) fn too_many_streams() -> Self {
         let detail = "too many event streams are open, close one or poll the job instead";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_streams", detail)

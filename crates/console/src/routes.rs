@@ -8,66 +8,23 @@ use axum::{
     http::{Method, StatusCode},
     middleware::{Next, from_fn, from_fn_with_state},
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::{delete, get, post},
 };
 use serde_json::{Value, json};
 
-use crate::{Console, Problem, api, auth, metrics, page};
+use crate::{Console, Problem, api, auth, calls::CALLS, metrics, page, rate};
 
 /// The largest body of a request: a recovery with 256 clients and 64 networks is below 32 KiB.
 const BODY_MAX: usize = 64 << 10;
 /// The longest a call may take. Event streams are answered at once and then go on.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Every call of the API: method, path, whether it takes a body, what it does.
-const CALLS: [(&str, &str, bool, &str); 22] = [
-    ("POST", "/api/v1/session", true, "log in with {token}, for a cookie (the page's way)"),
-    ("GET", "/api/v1/session", false, "who is logged in"),
-    ("DELETE", "/api/v1/session", false, "log out"),
-    ("GET", "/api/v1/repositories", false, "configured repositories"),
-    ("GET", "/api/v1/points", false, "recovery points, newest first; ?repository= and ?vm= select"),
-    ("GET", "/api/v1/targets", false, "configured targets"),
-    (
-        "POST",
-        "/api/v1/recoveries",
-        true,
-        "start a recovery: 202, Location, and the job; honours Idempotency-Key; `passkey` opens a sealed repository",
-    ),
-    ("POST", "/api/v1/recoveries/forecast", true, "how long a recovery would take; starts none"),
-    ("GET", "/api/v1/jobs", false, "jobs, newest first"),
-    ("GET", "/api/v1/jobs/{id}", false, "one job: state, steps, progress, export, timeline"),
-    ("POST", "/api/v1/jobs/{id}/finish", true, "end a job: {action: migrate | discard, to?}"),
-    ("POST", "/api/v1/jobs/{id}/extend", true, "move a live mount's limit: {expires_in_seconds}"),
-    ("POST", "/api/v1/jobs/{id}/undo", false, "serve a kept job again, with what its guest wrote"),
-    ("POST", "/api/v1/jobs/{id}/retry", false, "try at once what a stuck job cannot get past"),
-    ("GET", "/api/v1/jobs/{id}/report", false, "planned and measured; ?format=json, csv or html"),
-    ("POST", "/api/v1/jobs/{id}/cancel", false, "take a job back"),
-    ("GET", "/api/v1/jobs/{id}/events", false, "the job as server-sent events, until it ends"),
-    ("GET", "/api/v1/exports", false, "exports, their clients and counters"),
-    ("GET", "/api/v1/cache", false, "the cache and the space for guests' writes"),
-    ("GET", "/api/v1/openapi.json", false, "this list as OpenAPI 3.1"),
-    ("GET", "/metrics", false, "Prometheus metrics"),
-    ("GET", "/readyz", false, "200 while recoveries are served, 503 otherwise"),
-];
-
-/// One line per call, for people.
-pub fn describe() -> String {
-    let lines = CALLS.map(|(method, path, _, what)| format!("{method:<7}{path:<28}{what}\n"));
-    format!(
-        "{}GET    {:<28}200 while the process answers; needs no token\n\n\
-         Every call but /healthz needs `Authorization: Bearer TOKEN`. Errors are problem documents\n\
-         (RFC 9457) whose `code` is stable.\n",
-        lines.concat(),
-        "/healthz"
-    )
-}
-
 /// The calls as an OpenAPI 3.1 document.
 pub fn openapi() -> Value {
     let mut paths = serde_json::Map::new();
-    for (method, path, body, what) in CALLS {
-        let entry = paths.entry(path).or_insert_with(|| json!({}));
-        entry[method.to_lowercase()] = operation(path, body, what);
+    for call in CALLS {
+        let entry = paths.entry(call.path).or_insert_with(|| json!({}));
+        entry[call.method.to_lowercase()] = operation(call.path, call.body, call.what);
     }
     json!({
         "openapi": "3.1.0",
@@ -99,8 +56,8 @@ fn operation(path: &str, body: bool, what: &str) -> Value {
             "default": { "description": "why not", "content": problem },
         },
     });
-    if path.contains("{id}") {
-        operation["parameters"] = json!([{ "name": "id", "in": "path", "required": true, "schema": { "type": "string" } }]);
+    if let Some(name) = path.split(['{', '}']).nth(1) {
+        operation["parameters"] = json!([{ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }]);
     }
     if body {
         operation["requestBody"] =
@@ -128,6 +85,15 @@ pub(crate) fn router(console: Arc<Console>) -> Router {
         .route("/api/v1/jobs/{id}/events", get(api::events))
         .route("/api/v1/exports", get(api::exports))
         .route("/api/v1/cache", get(api::cache))
+        .route("/api/v1/users", get(api::users).post(api::add_user))
+        .route("/api/v1/users/{name}", get(api::user).put(api::set_grant).delete(api::remove_user))
+        .route("/api/v1/users/{name}/password", post(api::set_password))
+        .route("/api/v1/users/{name}/totp", post(api::begin_totp).delete(api::remove_totp))
+        .route("/api/v1/users/{name}/totp/confirm", post(api::confirm_totp))
+        .route("/api/v1/tokens", get(api::tokens).post(api::add_token))
+        .route("/api/v1/tokens/{id}", delete(api::remove_token))
+        .route("/api/v1/audit", get(api::audit))
+        .route("/api/v1/settings", get(api::settings))
         .route("/api/v1/openapi.json", get(async || axum::Json(openapi())))
         .route("/metrics", get(metrics::metrics))
         .route("/readyz", get(api::ready))
@@ -143,6 +109,7 @@ pub(crate) fn router(console: Arc<Console>) -> Router {
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(BODY_MAX))
         .layer(from_fn(deadline))
+        .layer(from_fn_with_state(Arc::clone(&console), rate::limit))
         .layer(from_fn(page::secure))
         .with_state(console)
 }

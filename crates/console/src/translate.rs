@@ -6,8 +6,9 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use rekindle_jobs::JobError;
 use rekindle_repo::RepoError;
+use rekindle_state::StateError;
 
-use crate::Problem;
+use crate::{Problem, users::UserError};
 
 /// When a caller should ask again after "not now".
 const LATER: Duration = Duration::from_secs(5);
@@ -60,5 +61,31 @@ impl From<RepoError> for Problem {
             RepoError::Cancelled => (StatusCode::CONFLICT, "cancelled"),
         };
         Self::new(status, code, error.to_string())
+    }
+}
+
+impl From<UserError> for Problem {
+    fn from(error: UserError) -> Self {
+        let (status, code) = match &error {
+            UserError::NotFound { .. } => (StatusCode::NOT_FOUND, "not_found"),
+            UserError::Exists { .. } => (StatusCode::CONFLICT, "user_exists"),
+            UserError::Changed { .. } => (StatusCode::PRECONDITION_FAILED, "changed"),
+            UserError::Refused { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "refused"),
+            UserError::State(state) => return state_problem(state),
+        };
+        Self::new(status, code, error.to_string())
+    }
+}
+
+/// The state database failed: what it says goes to the log.
+fn state_problem(error: &StateError) -> Problem {
+    match error {
+        StateError::Unavailable(_) | StateError::Corrupt(_) | StateError::Refused(_) => {
+            Problem::internal(error)
+        }
+        StateError::Full => {
+            let detail = "the file system of the state directory is full";
+            Problem::new(StatusCode::INSUFFICIENT_STORAGE, "no_space", detail)
+        }
     }
 }

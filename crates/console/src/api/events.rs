@@ -1,6 +1,7 @@
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
+    Extension,
     extract::{Path, State},
     http::{HeaderName, header},
     response::{
@@ -16,7 +17,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{Console, Problem};
+use crate::{Console, Problem, auth::Caller};
 
 /// The shortest time between two events of a stream: what changed in between is in the next one.
 const PACE: Duration = Duration::from_millis(250);
@@ -25,9 +26,11 @@ const PACE: Duration = Duration::from_millis(250);
 /// at once, then `end` when it has ended.
 pub(crate) async fn events(
     State(console): State<Arc<Console>>,
+    Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
     let id: JobId = id.parse()?;
+    super::jobs::visible(&console, &caller, &id)?;
     let permit = Arc::clone(&console.streams)
         .try_acquire_owned()
         .map_err(|_| Problem::too_many_streams())?;

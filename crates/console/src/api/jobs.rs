@@ -1,7 +1,7 @@
-use std::{future::Future, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::{
         ConnectInfo, Path, Query, State,
         rejection::{JsonRejection, QueryRejection},
@@ -10,13 +10,17 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use rekindle_jobs::{
-    Destination, Finish, Forecast, JobId, JobView, Offer, RecoveryRequest, Report,
+    Destination, Finish, Forecast, JobError, JobId, JobView, Offer, RecoveryRequest, Report,
+    TargetRef,
 };
 use rekindle_repo::Passkey;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{Console, Problem, listen::ClientAddress};
+use super::reasoned::Reasoned;
+use crate::{
+    Console, Problem, act::Act, auth::Caller, listen::ClientAddress, users::Scope,
+};
 
 /// The longest `Idempotency-Key`, in characters.
 const KEY_MAX: usize = 200;
@@ -33,6 +37,14 @@ pub(crate) struct FinishBody {
     action: Action,
     #[serde(default)]
     to: Option<Destination>,
+}
+
+/// Why something is done to a job; the body may be absent.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct WhyBody {
+    #[serde(default)]
+    reason: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -58,17 +70,21 @@ impl TryFrom<FinishBody> for Finish {
 pub(crate) async fn recover(
     State(console): State<Arc<Console>>,
     ConnectInfo(ClientAddress(client)): ConnectInfo<ClientAddress>,
+    Extension(caller): Extension<Caller>,
     headers: HeaderMap,
-    body: Result<Json<Value>, JsonRejection>,
+    body: Result<Json<Reasoned<Value>>, JsonRejection>,
 ) -> Result<Response, Problem> {
-    let Json(mut body) = body?;
+    let Json(Reasoned { reason, mut body }) = body?;
     let passkey = take_passkey(&mut body)?;
     let request: RecoveryRequest =
         serde_json::from_value(body).map_err(|e| Problem::bad_request(e.to_string()))?;
+    let request = in_scope(request, &caller.scope)?;
     let key = idempotency_key(&headers)?;
     let offer = Offer { passkey, client: client.ip() };
     let jobs = Arc::clone(&console.jobs);
-    let id = to_its_end(async move { jobs.start_with(request, key, Some(offer)).await }).await??;
+    let act = Act::new(&caller, "recovery.start", subject(&request)).because(&console, reason)?;
+    let started = async move { Ok(jobs.start_with(request, key, Some(offer)).await?) };
+    let id = console.act(act, started).await?;
     let location = format!("/api/v1/jobs/{id}");
     let view = console.jobs.view(&id)?;
     Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(view)).into_response())
@@ -77,15 +93,21 @@ pub(crate) async fn recover(
 /// `POST /api/v1/recoveries/forecast`
 pub(crate) async fn forecast(
     State(console): State<Arc<Console>>,
+    Extension(caller): Extension<Caller>,
     body: Result<Json<RecoveryRequest>, JsonRejection>,
 ) -> Result<Json<Forecast>, Problem> {
     let Json(request) = body?;
+    let request = in_scope(request, &caller.scope)?;
     Ok(Json(console.jobs.forecast(&request).await?))
 }
 
 /// `GET /api/v1/jobs`
-pub(crate) async fn jobs(State(console): State<Arc<Console>>) -> Json<Jobs> {
+pub(crate) async fn jobs(
+    State(console): State<Arc<Console>>,
+    Extension(caller): Extension<Caller>,
+) -> Json<Jobs> {
     let mut jobs = console.jobs.list();
+    jobs.retain(|job| caller.scope.has_job(job));
     jobs.sort_by(|a, b| b.created_at.cmp(&a.created_at).then_with(|| b.id.cmp(&a.id)));
     Json(Jobs { jobs })
 }
@@ -93,22 +115,30 @@ pub(crate) async fn jobs(State(console): State<Arc<Console>>) -> Json<Jobs> {
 /// `GET /api/v1/jobs/{id}`
 pub(crate) async fn job(
     State(console): State<Arc<Console>>,
+    Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
 ) -> Result<Json<JobView>, Problem> {
-    Ok(Json(console.jobs.view(&id.parse()?)?))
+    Ok(Json(visible(&console, &caller, &id.parse()?)?))
 }
 
 /// `POST /api/v1/jobs/{id}/finish`
 pub(crate) async fn finish(
     State(console): State<Arc<Console>>,
+    Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
-    body: Result<Json<FinishBody>, JsonRejection>,
+    body: Result<Json<Reasoned<FinishBody>>, JsonRejection>,
 ) -> Result<Response, Problem> {
     let id: JobId = id.parse()?;
-    let Json(body) = body?;
+    let Json(Reasoned { reason, body }) = body?;
     let how = Finish::try_from(body)?;
+    visible(&console, &caller, &id)?;
+    let action = match how {
+        Finish::Migrate { .. } => "recovery.migrate",
+        Finish::Discard => "recovery.discard",
+    };
     let (jobs, ends) = (Arc::clone(&console.jobs), id.clone());
-    to_its_end(async move { jobs.finish(&ends, how).await }).await??;
+    let act = Act::new(&caller, action, id.to_string()).because(&console, reason)?;
+    console.act(act, async move { Ok(jobs.finish(&ends, how).await?) }).await?;
     accepted(&console, &id)
 }
 
@@ -122,35 +152,49 @@ pub(crate) struct ExtendBody {
 /// `POST /api/v1/jobs/{id}/extend`
 pub(crate) async fn extend(
     State(console): State<Arc<Console>>,
+    Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
-    body: Result<Json<ExtendBody>, JsonRejection>,
+    body: Result<Json<Reasoned<ExtendBody>>, JsonRejection>,
 ) -> Result<Response, Problem> {
     let id: JobId = id.parse()?;
-    let Json(body) = body?;
+    let Json(Reasoned { reason, body }) = body?;
+    visible(&console, &caller, &id)?;
     let (jobs, moved) = (Arc::clone(&console.jobs), id.clone());
-    to_its_end(async move { jobs.extend(&moved, body.expires_in_seconds).await }).await??;
+    let act = Act::new(&caller, "recovery.extend", id.to_string()).because(&console, reason)?;
+    let work = async move { Ok(jobs.extend(&moved, body.expires_in_seconds).await?) };
+    console.act(act, work).await?;
     accepted(&console, &id)
 }
 
 /// `POST /api/v1/jobs/{id}/undo`
 pub(crate) async fn undo(
     State(console): State<Arc<Console>>,
+    Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
+    body: Result<Option<Json<WhyBody>>, JsonRejection>,
 ) -> Result<Response, Problem> {
     let id: JobId = id.parse()?;
+    let reason = body?.and_then(|Json(body)| body.reason);
+    visible(&console, &caller, &id)?;
     let (jobs, undone) = (Arc::clone(&console.jobs), id.clone());
-    to_its_end(async move { jobs.undo(&undone).await }).await??;
+    let act = Act::new(&caller, "recovery.undo", id.to_string()).because(&console, reason)?;
+    console.act(act, async move { Ok(jobs.undo(&undone).await?) }).await?;
     accepted(&console, &id)
 }
 
 /// `POST /api/v1/jobs/{id}/retry`
 pub(crate) async fn retry(
     State(console): State<Arc<Console>>,
+    Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
+    body: Result<Option<Json<WhyBody>>, JsonRejection>,
 ) -> Result<Response, Problem> {
     let id: JobId = id.parse()?;
+    let reason = body?.and_then(|Json(body)| body.reason);
+    visible(&console, &caller, &id)?;
     let (jobs, tried) = (Arc::clone(&console.jobs), id.clone());
-    to_its_end(async move { jobs.retry(&tried).await }).await??;
+    let act = Act::new(&caller, "recovery.retry", id.to_string()).because(&console, reason)?;
+    console.act(act, async move { Ok(jobs.retry(&tried).await?) }).await?;
     accepted(&console, &id)
 }
 
@@ -174,11 +218,12 @@ pub(crate) struct ReportQuery {
 /// `GET /api/v1/jobs/{id}/report`
 pub(crate) async fn report(
     State(console): State<Arc<Console>>,
+    Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
     query: Result<Query<ReportQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let Query(query) = query.map_err(|e| Problem::bad_request(e.body_text()))?;
-    let report = Report::of(&console.jobs.view(&id.parse()?)?);
+    let report = Report::of(&visible(&console, &caller, &id.parse()?)?);
     let text = |kind: &'static str, body: String| ([(header::CONTENT_TYPE, kind)], body);
     Ok(match query.format {
         ReportFormat::Json => Json(report).into_response(),
@@ -190,11 +235,16 @@ pub(crate) async fn report(
 /// `POST /api/v1/jobs/{id}/cancel`
 pub(crate) async fn cancel(
     State(console): State<Arc<Console>>,
+    Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
+    body: Result<Option<Json<WhyBody>>, JsonRejection>,
 ) -> Result<Response, Problem> {
     let id: JobId = id.parse()?;
+    let reason = body?.and_then(|Json(body)| body.reason);
+    visible(&console, &caller, &id)?;
     let (jobs, ends) = (Arc::clone(&console.jobs), id.clone());
-    to_its_end(async move { jobs.cancel(&ends).await }).await??;
+    let act = Act::new(&caller, "recovery.cancel", id.to_string()).because(&console, reason)?;
+    console.act(act, async move { Ok(jobs.cancel(&ends).await?) }).await?;
     accepted(&console, &id)
 }
 
@@ -212,6 +262,44 @@ fn accepted(console: &Console, id: &JobId) -> Result<Response, Problem> {
     Ok((StatusCode::ACCEPTED, Json(console.jobs.view(id)?)).into_response())
 }
 
+/// What a recovery is of and where it goes, for the record.
+fn subject(request: &RecoveryRequest) -> String {
+    let target = match &request.target {
+        TargetRef::Export { clients } => {
+            let clients: Vec<_> = clients.iter().map(ToString::to_string).collect();
+            format!("export to {}", clients.join(", "))
+        }
+        TargetRef::Vsphere { name, .. } => name.clone(),
+    };
+    format!("{} on {target}", request.point)
+}
+
+/// The job, unless it is outside the caller's scope: then there is none for this caller.
+pub(super) fn visible(console: &Console, caller: &Caller, id: &JobId) -> Result<JobView, Problem> {
+    let view = console.jobs.view(id)?;
+    if caller.scope.has_job(&view) {
+        return Ok(view);
+    }
+    Err(JobError::NotFound { what: "job", name: id.to_string() }.into())
+}
+
+/// The request, if its target and repository are in `scope`. Whoever deals with one repository need
+/// not name it; whoever deals with several names which, so that none outside is looked into.
+fn in_scope(mut request: RecoveryRequest, scope: &Scope) -> Result<RecoveryRequest, Problem> {
+    if !scope.has_target(&request.target) {
+        return Err(Problem::forbidden("this target is not among those you deal with"));
+    }
+    let Some(known) = &scope.repositories else { return Ok(request) };
+    if request.repository.is_none() && known.len() == 1 {
+        request.repository = known.first().cloned();
+    }
+    match &request.repository {
+        Some(name) if known.contains(name) => Ok(request),
+        Some(_) => Err(Problem::forbidden("this repository is not among those you deal with")),
+        None => Err(Problem::bad_request("name the `repository`: you deal with several")),
+    }
+}
+
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
     match value.to_str() {
@@ -220,11 +308,4 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
             "Idempotency-Key must be 1 to {KEY_MAX} printable ASCII characters"
         ))),
     }
-}
-
-/// Runs what was begun to its end, also when the client goes away meanwhile.
-async fn to_its_end<T: Send + 'static>(
-    work: impl Future<Output = T> + Send + 'static,
-) -> Result<T, Problem> {
-    tokio::spawn(work).await.map_err(|e| Problem::internal(&e))
 }

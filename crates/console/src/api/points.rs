@@ -1,14 +1,14 @@
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::{Query, State, rejection::QueryRejection},
 };
 use jiff::Timestamp;
 use rekindle_repo::{PointManifest, Repository};
 use serde::{Deserialize, Serialize};
 
-use crate::{Console, Problem};
+use crate::{Console, Problem, auth::Caller, users::Scope};
 
 /// The most points in one answer: at about 500 bytes each, 2.5 MiB.
 const POINTS_MAX: usize = 5000;
@@ -28,7 +28,10 @@ struct RepositoryView {
 }
 
 /// `GET /api/v1/repositories`
-pub(crate) async fn repositories(State(console): State<Arc<Console>>) -> Json<Repositories> {
+pub(crate) async fn repositories(
+    State(console): State<Arc<Console>>,
+    Extension(caller): Extension<Caller>,
+) -> Json<Repositories> {
     let view = |(name, repository): (&String, &Repository)| RepositoryView {
         name: name.clone(),
         kind: "local",
@@ -36,7 +39,14 @@ pub(crate) async fn repositories(State(console): State<Arc<Console>>) -> Json<Re
         path: repository.location().to_string(),
         block_bytes: repository.block_size().bytes(),
     };
-    Json(Repositories { repositories: console.repositories.iter().map(view).collect() })
+    Json(Repositories {
+        repositories: console
+            .repositories
+            .iter()
+            .filter(|(name, _)| caller.scope.has_repository(name))
+            .map(view)
+            .collect(),
+    })
 }
 
 /// Which points are wanted.
@@ -95,11 +105,12 @@ pub(crate) struct Damage {
 /// `GET /api/v1/points`
 pub(crate) async fn points(
     State(console): State<Arc<Console>>,
+    Extension(caller): Extension<Caller>,
     selection: Result<Query<Selection>, QueryRejection>,
 ) -> Result<Json<Points>, Problem> {
     let Query(selection) = selection?;
     let mut found = Points { points: Vec::new(), left_out: 0, problems: Vec::new() };
-    for (name, repository) in selected(&console.repositories, selection.repository.as_deref())? {
+    for (name, repository) in selected(&console, &caller.scope, selection.repository.as_deref())? {
         let _permit = console.listings.acquire().await.map_err(|e| Problem::internal(&e))?;
         list(name, repository, selection.vm.as_deref(), &mut found).await;
     }
@@ -110,14 +121,17 @@ pub(crate) async fn points(
 }
 
 fn selected<'a>(
-    all: &'a BTreeMap<String, Repository>,
+    console: &'a Console,
+    scope: &Scope,
     wanted: Option<&'a str>,
 ) -> Result<Vec<(&'a str, &'a Repository)>, Problem> {
+    let all = console.repositories.iter().filter(|(name, _)| scope.has_repository(name));
     let Some(wanted) = wanted else {
-        return Ok(all.iter().map(|(name, repository)| (name.as_str(), repository)).collect());
+        return Ok(all.map(|(name, repository)| (name.as_str(), repository)).collect());
     };
-    let repository = all
-        .get(wanted)
+    let (_, repository) = all
+        .into_iter()
+        .find(|(name, _)| *name == wanted)
         .ok_or_else(|| Problem::not_found(format!("there is no repository {wanted:?}")))?;
     Ok(vec![(wanted, repository)])
 }

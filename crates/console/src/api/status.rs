@@ -1,11 +1,11 @@
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
-use axum::{Json, extract::State, http::StatusCode};
+use axum::{Extension, Json, extract::State, http::StatusCode};
 use rekindle_cache::CacheStats;
 use rekindle_nfs::ExportView;
 use serde::Serialize;
 
-use crate::{Console, Problem, TargetView};
+use crate::{Console, Problem, Setting, TargetView, auth::Caller};
 
 #[derive(Serialize)]
 pub(crate) struct Targets {
@@ -13,8 +13,13 @@ pub(crate) struct Targets {
 }
 
 /// `GET /api/v1/targets`
-pub(crate) async fn targets(State(console): State<Arc<Console>>) -> Json<Targets> {
-    Json(Targets { targets: console.targets.clone() })
+pub(crate) async fn targets(
+    State(console): State<Arc<Console>>,
+    Extension(caller): Extension<Caller>,
+) -> Json<Targets> {
+    let mut targets = console.targets.clone();
+    targets.retain(|target| caller.scope.has_target_named(&target.name));
+    Json(Targets { targets })
 }
 
 #[derive(Serialize)]
@@ -22,9 +27,18 @@ pub(crate) struct Exports {
     exports: Vec<ExportView>,
 }
 
-/// `GET /api/v1/exports`
-pub(crate) async fn exports(State(console): State<Arc<Console>>) -> Json<Exports> {
-    Json(Exports { exports: console.nfs.exports().list() })
+/// `GET /api/v1/exports`: to a part of the appliance, those that its jobs use.
+pub(crate) async fn exports(
+    State(console): State<Arc<Console>>,
+    Extension(caller): Extension<Caller>,
+) -> Json<Exports> {
+    let mut exports = console.nfs.exports().list();
+    if !caller.scope.is_all() {
+        let jobs = console.jobs.list().into_iter().filter(|job| caller.scope.has_job(job));
+        let paths: BTreeSet<_> = jobs.filter_map(|job| job.export.map(|one| one.path)).collect();
+        exports.retain(|export| paths.contains(&export.path));
+    }
+    Json(Exports { exports })
 }
 
 #[derive(Serialize)]
@@ -49,6 +63,16 @@ pub(crate) async fn cache(State(console): State<Arc<Console>>) -> Result<Json<Ca
     let space = space.map_err(|e| Problem::internal(&e))?;
     let overlay = OverlayView { total_bytes: space.total, free_bytes: space.free };
     Ok(Json(CacheView { cache, overlay, up_seconds: console.started.elapsed().as_secs() }))
+}
+
+#[derive(Serialize)]
+pub(crate) struct Settings {
+    settings: Vec<Setting>,
+}
+
+/// `GET /api/v1/settings`
+pub(crate) async fn settings(State(console): State<Arc<Console>>) -> Json<Settings> {
+    Json(Settings { settings: console.configured.clone() })
 }
 
 /// `GET /readyz`

@@ -55,7 +55,8 @@ impl Spent {
     }
 }
 
-fn network(client: IpAddr) -> IpAddr {
+/// What counts as one client.
+pub(crate) fn network(client: IpAddr) -> IpAddr {
     match client {
         IpAddr::V4(_) => client,
         IpAddr::V6(v6) => match v6.to_ipv4_mapped() {

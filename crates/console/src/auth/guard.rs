@@ -1,47 +1,115 @@
-use std::{sync::Arc, time::Instant};
+use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use axum::{
-    extract::{Request, State},
-    http::{HeaderMap, Method, header},
+    extract::{ConnectInfo, MatchedPath, Request, State},
+    http::{HeaderMap, Method, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 
-use crate::{Console, Problem};
+use super::{
+    caller::{Caller, Via},
+    factor,
+};
+use crate::{
+    Console, Problem,
+    calls::{self, Need},
+    listen::ClientAddress,
+    users::Role,
+};
 
 /// The cookie that carries a session's secret.
 pub(crate) const COOKIE: &str = "rekindle_session";
 /// A page of another origin cannot send this header without a preflight, which nothing here answers.
 const CUSTOM_HEADER: &str = "x-rekindle-console";
+/// The header that carries a one-time code, where a call needs one.
+const TOTP_HEADER: &str = "x-rekindle-totp";
 
-/// Lets a request pass that carries the admin token or a live session.
+/// Lets a request pass that its caller may make, and tells it who that is ([`Caller`]).
 ///
 /// With a session (which the browser adds by itself) a request that changes
 /// something must also prove that our own page sent it: see [`own_page`].
 pub(crate) async fn guard(
     State(console): State<Arc<Console>>,
-    request: Request,
+    ConnectInfo(client): ConnectInfo<ClientAddress>,
+    mut request: Request,
     next: Next,
 ) -> Response {
-    match admit(&console, request.method(), request.headers()) {
-        Ok(()) => next.run(request).await,
+    let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+    let need = calls::need(request.method(), path.as_deref());
+    let (method, headers) = (request.method().clone(), request.headers().clone());
+    match admit(&console, need, (&method, &headers), client.0.ip()).await {
+        Ok(caller) => {
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
         Err(problem) => problem.into_response(),
     }
 }
 
-fn admit(console: &Console, method: &Method, headers: &HeaderMap) -> Result<(), Problem> {
-    if let Some(token) = bearer(headers) {
-        let right = console.token.matches(token);
-        return if right { Ok(()) } else { Err(Problem::unauthorized("the token is wrong")) };
+async fn admit(
+    console: &Arc<Console>,
+    need: Need,
+    (method, headers): (&Method, &HeaderMap),
+    from: IpAddr,
+) -> Result<Caller, Problem> {
+    let caller = caller(console, method, headers, from)?;
+    match need {
+        Need::Viewer => caller.has(Role::Viewer)?,
+        Need::Whole => {
+            caller.has(Role::Viewer)?;
+            caller.has_all()?;
+        }
+        Need::Restore => {
+            caller.has(Role::Operator)?;
+            if console.settings.restore_requires_totp {
+                second_factor(console, &caller, headers).await?;
+            }
+        }
+        Need::Admin => {
+            caller.has(Role::Admin)?;
+            caller.has_all()?;
+        }
     }
-    let session = session_cookie(headers)
-        .ok_or_else(|| Problem::unauthorized("send the admin token as `Authorization: Bearer`"))?;
-    if !console.sessions.touch(session, Instant::now()) {
-        return Err(Problem::unauthorized("the session has ended, log in again"));
-    }
-    if method.is_safe() { Ok(()) } else { own_page(headers) }
+    Ok(caller)
 }
 
+fn caller(
+    console: &Console,
+    method: &Method,
+    headers: &HeaderMap,
+    from: IpAddr,
+) -> Result<Caller, Problem> {
+    if let Some(token) = bearer(headers) {
+        return Caller::by_token(console, token, from);
+    }
+    let session = session_cookie(headers)
+        .ok_or_else(|| Problem::unauthorized("send a token as `Authorization: Bearer`"))?;
+    let ended = || Problem::unauthorized("the session has ended, log in again");
+    let user = console.sessions.touch(session, Instant::now()).ok_or_else(ended)?;
+    let user = console.users.get(&user).ok_or_else(ended)?;
+    if !method.is_safe() {
+        own_page(headers)?;
+    }
+    Ok(Caller::of(&user, Via::Session, from))
+}
+
+/// Takes the one-time code of a call that needs one.
+pub(crate) async fn second_factor(
+    console: &Arc<Console>,
+    caller: &Caller,
+    headers: &HeaderMap,
+) -> Result<(), Problem> {
+    if !console.users.found(&caller.user)?.has_totp() {
+        let detail = "this needs a second factor: set one up with `rekindle user totp` first";
+        return Err(Problem::new(StatusCode::FORBIDDEN, "totp_missing", detail));
+    }
+    let Some(code) = text(headers, TOTP_HEADER) else {
+        let detail = format!("this needs a one-time code, in the header {TOTP_HEADER}");
+        return Err(Problem::new(StatusCode::FORBIDDEN, "totp_required", detail));
+    };
+    factor::take_code(console, &caller.user, code, caller.from).await
+}
 /// Checks that a request was made by our own page: it has the custom header
 /// and its origin is the host that it was sent to.
 pub(crate) fn own_page(headers: &HeaderMap) -> Result<(), Problem> {

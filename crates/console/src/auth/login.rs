@@ -1,7 +1,7 @@
-use std::{sync::Arc, time::Instant};
+use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::{ConnectInfo, State, rejection::JsonRejection},
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
@@ -9,25 +9,44 @@ use axum::{
 use serde::{Deserialize, Serialize};
 
 use super::{
+    Caller, factor,
     guard::{COOKIE, own_page, session_cookie},
     session::SESSION_AGE,
 };
-use crate::{Console, Problem, listen::ClientAddress};
+use crate::{
+    Console, Problem,
+    audit::Note,
+    listen::ClientAddress,
+    users::{ADMIN, NAME_MAX, Role, Scope},
+};
 
+/// Either the admin token or a user with its password, and the one-time code of whoever has a second
+/// factor.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct LogIn {
-    token: String,
+    token: Option<String>,
+    user: Option<String>,
+    password: Option<String>,
+    totp: Option<String>,
 }
 
 #[derive(Serialize)]
 pub(crate) struct SessionView {
-    user: &'static str,
+    user: String,
+    role: Role,
+    scope: Scope,
+    /// Whether the user has a second factor.
+    totp: bool,
+    /// Whether restore actions need a one-time code.
+    restore_requires_totp: bool,
+    /// Whether they need a reason.
+    restore_requires_reason: bool,
     version: &'static str,
 }
 
-/// `POST /api/v1/session`: the token, for a cookie. The only call that is
-/// open to everyone, so it is the one whose attempts are counted.
+/// `POST /api/v1/session`: who one is, for a cookie. The only call that is open to everyone, so it is
+/// the one whose attempts are counted.
 pub(crate) async fn log_in(
     State(console): State<Arc<Console>>,
     ConnectInfo(client): ConnectInfo<ClientAddress>,
@@ -36,18 +55,57 @@ pub(crate) async fn log_in(
 ) -> Result<Response, Problem> {
     own_page(&headers)?;
     let Json(body) = body?;
-    let now = Instant::now();
-    if let Some(wait) = console.attempts.wait(client.0.ip(), now) {
+    let (from, now) = (client.0.ip(), Instant::now());
+    if let Some(wait) = console.attempts.wait(from, now) {
         return Err(Problem::too_many_attempts(wait));
     }
-    if !console.token.matches(&body.token) {
-        console.attempts.failed(client.0.ip(), now);
-        tracing::warn!(client = %client.0, "log-in with a wrong token");
-        return Err(Problem::unauthorized("the token is wrong"));
+    let user = first_factor(&console, &body, from).await?;
+    if console.users.found(&user)?.has_totp() {
+        let Some(code) = &body.totp else {
+            let detail = "this user has a second factor: send its one-time code too";
+            return Err(Problem::new(StatusCode::UNAUTHORIZED, "totp_required", detail));
+        };
+        factor::take_code(&console, &user, code, from)
+            .await
+            .inspect_err(|_| console.attempts.failed(from, now))?;
     }
-    let secret = console.sessions.open(now).map_err(|e| Problem::internal(&e))?;
-    tracing::info!(client = %client.0, "console session opened");
+    console.lockouts.cleared(&user);
+    let secret = console.sessions.open(&user, now).map_err(|e| Problem::internal(&e))?;
+    console.record(Note::log_in(&user, from, "done")).await?;
+    tracing::info!(user, client = %from, "console session opened");
     Ok(with_cookie(&console, &secret, SESSION_AGE.as_secs()))
+}
+
+/// The user whose token or password it is.
+async fn first_factor(console: &Console, body: &LogIn, from: IpAddr) -> Result<String, Problem> {
+    match (&body.token, &body.user, &body.password) {
+        (Some(token), None, None) => {
+            if console.token.matches(token) {
+                return Ok(ADMIN.to_owned());
+            }
+            console.attempts.failed(from, Instant::now());
+            console.record(Note::log_in(ADMIN, from, "unauthorized")).await?;
+            tracing::warn!(client = %from, "log-in with a wrong token");
+            Err(Problem::unauthorized("the token is wrong"))
+        }
+        (None, Some(user), Some(password)) if user.len() <= NAME_MAX => {
+            if let Some(wait) = console.lockouts.wait(user, Instant::now()) {
+                return Err(Problem::locked_out(wait));
+            }
+            // Counted before it is looked at, so that many at once do not slip through.
+            console.lockouts.failed(user, Instant::now());
+            if factor::password_matches(console, user, password.clone()).await? {
+                return Ok(user.clone());
+            }
+            console.attempts.failed(from, Instant::now());
+            // What is no user may be a password in the wrong field: it is not logged.
+            let shown = if console.users.get(user).is_some() { user } else { "unknown" };
+            console.record(Note::log_in(shown, from, "unauthorized")).await?;
+            tracing::warn!(user = shown, client = %from, "log-in with a wrong password");
+            Err(Problem::unauthorized("the user or the password is wrong"))
+        }
+        _ => Err(Problem::bad_request("log in with `token`, or with `user` and `password`")),
+    }
 }
 
 /// `DELETE /api/v1/session`: ends the session of this browser.
@@ -58,9 +116,21 @@ pub(crate) async fn log_out(State(console): State<Arc<Console>>, headers: Header
     with_cookie(&console, "", 0)
 }
 
-/// `GET /api/v1/session`: answers whoever is logged in.
-pub(crate) async fn session_view() -> Json<SessionView> {
-    Json(SessionView { user: "admin", version: env!("CARGO_PKG_VERSION") })
+/// `GET /api/v1/session`: tells the caller who it is.
+pub(crate) async fn session_view(
+    State(console): State<Arc<Console>>,
+    Extension(caller): Extension<Caller>,
+) -> Json<SessionView> {
+    let totp = console.users.get(&caller.user).is_some_and(|user| user.has_totp());
+    Json(SessionView {
+        user: caller.user,
+        role: caller.role,
+        scope: caller.scope,
+        totp,
+        restore_requires_totp: console.settings.restore_requires_totp,
+        restore_requires_reason: console.settings.restore_requires_reason,
+        version: env!("CARGO_PKG_VERSION"),
+    })
 }
 
 fn with_cookie(console: &Console, secret: &str, seconds: u64) -> Response {

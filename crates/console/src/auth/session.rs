@@ -12,14 +12,15 @@ pub(crate) const SESSION_AGE: Duration = Duration::from_secs(12 * 3600);
 /// A session ends this long after it was last used.
 const SESSION_IDLE: Duration = Duration::from_secs(2 * 3600);
 
-/// The browser sessions that the admin token opened. They live in memory:
-/// after a restart the admin logs in again.
+/// The browser sessions that log-ins opened. They live in memory: after a restart
+/// one logs in again.
 #[derive(Default)]
 pub(crate) struct Sessions {
     open: Mutex<HashMap<[u8; 32], Session>>,
 }
 
 struct Session {
+    user: String,
     opened: Instant,
     used: Instant,
 }
@@ -33,7 +34,7 @@ impl Session {
 
 impl Sessions {
     /// Opens a session and returns its secret for the cookie: 64 characters of hex.
-    pub(crate) fn open(&self, now: Instant) -> Result<String, getrandom::Error> {
+    pub(crate) fn open(&self, user: &str, now: Instant) -> Result<String, getrandom::Error> {
         let mut secret = [0; 32];
         getrandom::fill(&mut secret)?;
         let mut open = self.open.lock();
@@ -43,19 +44,24 @@ impl Sessions {
             oldest.and_then(|key| open.remove(&key));
         }
         let text = hex::encode(secret);
-        open.insert(key(&text), Session { opened: now, used: now });
+        open.insert(key(&text), Session { user: user.to_owned(), opened: now, used: now });
         Ok(text)
     }
 
-    /// Whether the secret is that of a live session; if so, the session counts as used.
-    pub(crate) fn touch(&self, secret: &str, now: Instant) -> bool {
+    /// Whose live session the secret is; the session counts as used by that.
+    pub(crate) fn touch(&self, secret: &str, now: Instant) -> Option<String> {
         match self.open.lock().get_mut(&key(secret)) {
             Some(session) if session.live(now) => {
                 session.used = now;
-                true
+                Some(session.user.clone())
             }
-            _ => false,
+            _ => None,
         }
+    }
+
+    /// Ends every session of `user`.
+    pub(crate) fn close_all(&self, user: &str) {
+        self.open.lock().retain(|_, session| session.user != user);
     }
 
     /// Ends the session, if there is one.
@@ -77,33 +83,43 @@ mod tests {
     fn sessions_expire_and_close() {
         let sessions = Sessions::default();
         let start = Instant::now();
-        let secret = sessions.open(start).unwrap();
-        assert!(!sessions.touch("other", start));
+        let secret = sessions.open("ann", start).unwrap();
+        assert!(sessions.touch("other", start).is_none());
         let mut now = start;
         while now.duration_since(start) + SESSION_IDLE / 2 < SESSION_AGE {
             now += SESSION_IDLE / 2;
-            assert!(sessions.touch(&secret, now));
+            assert!(sessions.touch(&secret, now).is_some());
         }
-        assert!(!sessions.touch(&secret, start + SESSION_AGE));
-        let idle = sessions.open(start).unwrap();
-        assert!(!sessions.touch(&idle, start + SESSION_IDLE));
-        let closed = sessions.open(start).unwrap();
+        assert!(sessions.touch(&secret, start + SESSION_AGE).is_none());
+        let idle = sessions.open("ann", start).unwrap();
+        assert!(sessions.touch(&idle, start + SESSION_IDLE).is_none());
+        let closed = sessions.open("ann", start).unwrap();
         sessions.close(&closed);
-        assert!(!sessions.touch(&closed, start));
+        assert!(sessions.touch(&closed, start).is_none());
     }
 
     #[test]
     fn the_session_used_longest_ago_makes_room() {
         let sessions = Sessions::default();
         let start = Instant::now();
-        let first = sessions.open(start).unwrap();
-        let second = sessions.open(start + Duration::from_secs(1)).unwrap();
-        assert!(sessions.touch(&first, start + Duration::from_secs(2)));
+        let first = sessions.open("ann", start).unwrap();
+        let second = sessions.open("ann", start + Duration::from_secs(1)).unwrap();
+        assert!(sessions.touch(&first, start + Duration::from_secs(2)).is_some());
         for n in 0..SESSIONS as u64 - 1 {
-            sessions.open(start + Duration::from_secs(3 + n)).unwrap();
+            sessions.open("ann", start + Duration::from_secs(3 + n)).unwrap();
         }
         let now = start + Duration::from_secs(100);
-        assert!(sessions.touch(&first, now));
-        assert!(!sessions.touch(&second, now));
+        assert!(sessions.touch(&first, now).is_some());
+        assert!(sessions.touch(&second, now).is_none());
+    }
+
+    #[test]
+    fn the_sessions_of_one_user_end_together() {
+        let sessions = Sessions::default();
+        let now = Instant::now();
+        let (ann, bob) = (sessions.open("ann", now).unwrap(), sessions.open("bob", now).unwrap());
+        sessions.close_all("ann");
+        assert_eq!(sessions.touch(&ann, now), None);
+        assert_eq!(sessions.touch(&bob, now).as_deref(), Some("bob"));
     }
 }
