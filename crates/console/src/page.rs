@@ -10,12 +10,16 @@ use axum::{
 
 const INDEX: &str = include_str!("page/index.html");
 const STYLE: &str = include_str!("page/style.css");
-const SCRIPTS: [(&str, &str); 6] = [
+const ICON: &str = include_str!("page/icon.svg");
+const SCRIPTS: [(&str, &str); 9] = [
+    ("admin.js", include_str!("page/admin.js")),
     ("app.js", include_str!("page/app.js")),
     ("api.js", include_str!("page/api.js")),
     ("dialogs.js", include_str!("page/dialogs.js")),
     ("dom.js", include_str!("page/dom.js")),
     ("jobs.js", include_str!("page/jobs.js")),
+    ("overview.js", include_str!("page/overview.js")),
+    ("people.js", include_str!("page/people.js")),
     ("views.js", include_str!("page/views.js")),
 ];
 
@@ -42,6 +46,10 @@ pub(crate) async fn style() -> Response {
     file("text/css; charset=utf-8", STYLE)
 }
 
+pub(crate) async fn icon() -> Response {
+    file("image/svg+xml", ICON)
+}
+
 /// One of the page's scripts, `None` for any other name.
 pub(crate) fn script(name: &str) -> Option<Response> {
     let (_, text) = SCRIPTS.iter().find(|(known, _)| *known == name)?;
@@ -61,4 +69,27 @@ pub(crate) async fn secure(request: Request, next: Next) -> Response {
     }
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each file that a script or the page names is served, and each that is served is named.
+    #[test]
+    fn the_page_and_its_scripts_name_each_other_and_nothing_else() {
+        let mut named = vec!["style.css".to_owned()];
+        let texts = SCRIPTS.iter().map(|(_, text)| *text).chain([INDEX]);
+        for text in texts {
+            let parts = text.split(['"', '\'']).filter(|part| part.ends_with(".js"));
+            named.extend(parts.filter_map(|part| part.rsplit('/').next()).map(str::to_owned));
+        }
+        for (name, _) in SCRIPTS {
+            assert!(named.iter().any(|one| one == name), "{name} is served and not used");
+        }
+        for name in named.iter().filter(|name| name.ends_with(".js")) {
+            assert!(script(name).is_some(), "{name} is used and not served");
+        }
+        assert!(!INDEX.contains("style=") && !INDEX.contains("onclick"), "the policy forbids it");
+    }
 }

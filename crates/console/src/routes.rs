@@ -102,6 +102,7 @@ pub(crate) fn router(console: Arc<Console>) -> Router {
     let open = Router::new()
         .route("/", get(page::index))
         .route("/assets/style.css", get(page::style))
+        .route("/assets/icon.svg", get(page::icon))
         .route("/assets/{script}", get(script))
         .route("/healthz", get(async || "ok\n"))
         .route("/api/v1/session", post(auth::log_in));

@@ -33,17 +33,37 @@ async function call(method, path, body, extra = {}) {
 
 const job = (id) => `/api/v1/jobs/${encodeURIComponent(id)}`;
 
+const user = (name) => `/api/v1/users/${encodeURIComponent(name)}`;
+const coded = (totp) => (totp ? { "x-rekindle-totp": totp } : {});
+// A restore action: with its reason, and with a one-time code where that is wanted.
+const restore = (path, body, why = {}, extra = {}) =>
+  call("POST", path, why.reason ? { ...body, reason: why.reason } : body, { ...extra, ...coded(why.totp) });
+
 export const api = {
   session: () => call("GET", "/api/v1/session"),
-  logIn: (token) => call("POST", "/api/v1/session", { token }),
+  logIn: (who) => call("POST", "/api/v1/session", who),
   logOut: () => call("DELETE", "/api/v1/session"),
   points: () => call("GET", "/api/v1/points"),
   targets: () => call("GET", "/api/v1/targets"),
   jobs: () => call("GET", "/api/v1/jobs"),
   exports: () => call("GET", "/api/v1/exports"),
   cache: () => call("GET", "/api/v1/cache"),
-  recover: (request, key) => call("POST", "/api/v1/recoveries", request, { "idempotency-key": key }),
-  finish: (id, action, to) => call("POST", `${job(id)}/finish`, to ? { action, to } : { action }),
-  cancel: (id) => call("POST", `${job(id)}/cancel`),
+  repositories: () => call("GET", "/api/v1/repositories"),
+  settings: () => call("GET", "/api/v1/settings"),
+  audit: (from) => call("GET", `/api/v1/audit?limit=200${from === undefined ? "" : `&from=${from}`}`),
+  users: () => call("GET", "/api/v1/users"),
+  addUser: (body) => call("POST", "/api/v1/users", body),
+  setGrant: (name, body) => call("PUT", user(name), body),
+  removeUser: (name) => call("DELETE", user(name)),
+  setPassword: (name, body) => call("POST", `${user(name)}/password`, body),
+  beginTotp: (name) => call("POST", `${user(name)}/totp`),
+  confirmTotp: (name, code) => call("POST", `${user(name)}/totp/confirm`, { code }),
+  removeTotp: (name, code) => call("DELETE", `${user(name)}/totp`, undefined, coded(code)),
+  tokens: () => call("GET", "/api/v1/tokens"),
+  addToken: (body) => call("POST", "/api/v1/tokens", body),
+  removeToken: (id) => call("DELETE", `/api/v1/tokens/${encodeURIComponent(id)}`),
+  recover: (request, key, why) => restore("/api/v1/recoveries", request, why, { "idempotency-key": key }),
+  finish: (id, action, to, why) => restore(`${job(id)}/finish`, to ? { action, to } : { action }, why),
+  cancel: (id, why) => restore(`${job(id)}/cancel`, {}, why),
   events: (id) => new EventSource(`${job(id)}/events`),
 };

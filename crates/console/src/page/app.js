@@ -4,13 +4,18 @@ import { show } from "./dom.js";
 import { api } from "./api.js";
 import { pointsView, exportsView, cacheView, empty, failed } from "./views.js";
 import { jobCard, isFinal, words } from "./jobs.js";
-import { openRecover, confirm, busy } from "./dialogs.js";
+import { openRecover, confirm, busy, setSession, whyFields } from "./dialogs.js";
+import { overviewView } from "./overview.js";
+import { accountView, auditView, placesView, settingsView, usersView } from "./admin.js";
+import { people } from "./people.js";
 
 const $ = (id) => document.getElementById(id);
-const VIEWS = ["points", "jobs", "exports", "cache"];
+const VIEWS = ["overview", "points", "jobs", "exports", "cache", "places", "users", "audit", "settings", "account"];
 const EVERY_MS = 3000;
 // Listing points reads repositories, so it is asked for less often.
 const POINTS_EVERY_MS = 20000;
+// Rates kept per job for its line.
+const RATES = 60;
 // A browser has six connections per host: the rest is for the polls.
 const STREAMS = 3;
 
@@ -19,23 +24,32 @@ let pointsAt = -Infinity;
 let jobs = new Map();
 let timer = null;
 let loggedIn = false;
+let session = {};
+let auditFrom;
+const rates = new Map();
 const streams = new Map();
 
-const view = () => (VIEWS.includes(location.hash.slice(1)) ? location.hash.slice(1) : "points");
+const view = () => (VIEWS.includes(location.hash.slice(1)) ? location.hash.slice(1) : "overview");
+const mayRestore = () => session.role === "operator" || session.role === "admin";
+const whole = () => !session.scope?.repositories && !session.scope?.targets;
 
 function route() {
   const now = view();
   for (const name of VIEWS) {
     $(`view-${name}`).hidden = !loggedIn || name !== now;
-    const link = document.querySelector(`nav a[href="#${name}"]`);
+    const link = document.querySelector(`header a[href="#${name}"]`);
     if (name === now) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
+  for (const link of document.querySelectorAll("nav a[data-admin]")) link.hidden = session.role !== "admin" || !whole();
+  for (const link of document.querySelectorAll("nav a[data-whole]")) link.hidden = !whole();
+  $("account").hidden = !loggedIn;
+  $("account").textContent = session.user ?? "";
   $("login").hidden = loggedIn;
   $("nav").hidden = !loggedIn;
   $("logout").hidden = !loggedIn;
   if (loggedIn) refresh();
-  else $("token").focus();
+  else $("user").focus();
 }
 
 // Asks for what is on the screen, and always for the jobs.
@@ -63,11 +77,27 @@ function linked(up, failure) {
 }
 
 async function load(name) {
-  if (name === "points") {
-    if (performance.now() - pointsAt < POINTS_EVERY_MS) return;
-    points = await api.points();
-    pointsAt = performance.now();
+  const acts = people(session, refresh);
+  if (name === "overview") {
+    const [exports, cache] = await Promise.all([api.exports(), api.cache(), loadPoints()]);
+    show($("overview-body"), overviewView({ jobs: [...jobs.values()], exports, cache, points }));
+  } else if (name === "points") {
+    await loadPoints();
     showPoints();
+  } else if (name === "places") {
+    const [{ repositories }, { targets }] = await Promise.all([api.repositories(), api.targets(), loadPoints()]);
+    show($("places-body"), placesView({ repositories, targets, points }));
+  } else if (name === "users") {
+    const [users, tokens] = await Promise.all([api.users(), api.tokens()]);
+    show($("users-body"), usersView(users, tokens, acts));
+  } else if (name === "audit") {
+    show($("audit-body"), auditView(await api.audit(auditFrom), (from) => { auditFrom = from; refresh(); }));
+  } else if (name === "settings") {
+    show($("settings-body"), settingsView(await api.settings()));
+  } else if (name === "account") {
+    const [now, tokens] = await Promise.all([api.session(), api.tokens()]);
+    know(now);
+    show($("account-body"), accountView(session, tokens, people(session, refresh)));
   } else if (name === "exports") {
     show($("exports-body"), exportsView(await api.exports()));
   } else if (name === "cache") {
@@ -75,8 +105,30 @@ async function load(name) {
   }
 }
 
+async function loadPoints() {
+  if (performance.now() - pointsAt < POINTS_EVERY_MS) return;
+  points = await api.points();
+  pointsAt = performance.now();
+  const names = [...new Set(points.points.map((point) => point.repository))];
+  const chosen = $("points-repository").value;
+  $("points-repository").replaceChildren(new Option("all", ""), ...names.map((name) => new Option(name, name, false, name === chosen)));
+}
+
 function showPoints() {
-  if (points) show($("points-body"), pointsView(points, $("points-search").value, (point) => openRecover(point, started)));
+  if (!points) return;
+  const wanted = { search: $("points-search").value, since: $("points-since").value, until: $("points-until").value, repository: $("points-repository").value };
+  show($("points-body"), pointsView(points, wanted, mayRestore() ? (point) => openRecover(point, lastClients(), started) : null));
+}
+
+// Who the newest export was for: most likely it is the same again.
+function lastClients() {
+  const newest = [...jobs.values()].filter((job) => job.request.target.kind === "export").sort((a, b) => (a.created_at < b.created_at ? 1 : -1))[0];
+  return newest ? newest.request.target.clients.join(", ") : "";
+}
+
+function know(now) {
+  session = now;
+  setSession(now);
 }
 
 function started(job) {
@@ -100,7 +152,7 @@ function showJobs() {
   $("jobs-badge").textContent = bad ? `${going} !` : going;
   document.title = going ? `(${going}) Rekindle` : "Rekindle";
   show($("jobs-body"), all.length
-    ? all.map((job) => jobCard(job, { finish, cancel }))
+    ? all.map((job) => jobCard(job, mayRestore() ? { finish, cancel } : null, rates.get(job.id)))
     : empty("No jobs yet", "Start one from a recovery point."));
 }
 
@@ -115,7 +167,9 @@ function follow() {
 function open(id) {
   const stream = api.events(id);
   stream.addEventListener("job", (event) => {
-    jobs.set(id, JSON.parse(event.data));
+    const job = JSON.parse(event.data);
+    jobs.set(id, job);
+    remember(job);
     showJobs();
   });
   stream.addEventListener("end", () => { stream.close(); streams.delete(id); });
@@ -124,12 +178,19 @@ function open(id) {
   return stream;
 }
 
+function remember(job) {
+  if (isFinal(job) || !job.progress) { rates.delete(job.id); return; }
+  const kept = rates.get(job.id) ?? [];
+  rates.set(job.id, [...kept, job.progress.rate_bytes_per_second].slice(-RATES));
+}
+
 function finish(job, how) {
   if (how === "discard") {
     confirm({
       title: `Discard ${job.name}?`, yes: "Discard", danger: true,
       text: "The export ends and everything the guest wrote since it was started is lost. The recovery point stays as it is.",
-      act: () => api.finish(job.id, "discard").then(refresh),
+      fields: whyFields(),
+      act: (why) => api.finish(job.id, "discard", undefined, why).then(refresh),
     });
     return;
   }
@@ -138,8 +199,8 @@ function finish(job, how) {
   confirm({
     title: `Migrate ${job.name}?`, yes: "Migrate", danger: false,
     text: "The whole VM, with what its guest wrote, is moved and checked; then its export ends.",
-    extra: { label: exported ? "Directory on the appliance" : "Datastore", value: known, placeholder: exported ? "/srv/vms/name" : "" },
-    act: (to) => api.finish(job.id, "migrate", to && (exported ? { directory: to } : { datastore: to })).then(refresh),
+    fields: [{ name: "to", label: exported ? "Directory on the appliance" : "Datastore", value: known, placeholder: exported ? "/srv/vms/name" : "" }, ...whyFields()],
+    act: ({ to, ...why }) => api.finish(job.id, "migrate", to && (exported ? { directory: to } : { datastore: to }), why).then(refresh),
   });
 }
 
@@ -148,19 +209,22 @@ function cancel(job) {
     confirm({
       title: `Try to end ${job.name} again?`, yes: "Try again", danger: false,
       text: "The step that could not be taken back is tried again at once. It is also tried again by itself, less and less often.",
-      act: () => api.cancel(job.id).then(refresh),
+      fields: whyFields(),
+      act: (why) => api.cancel(job.id, why).then(refresh),
     });
     return;
   }
   confirm({
     title: `Cancel ${job.name}?`, yes: "Cancel the job", danger: true,
     text: `The job is ${words(job.state).toLowerCase()}. Its steps are taken back, and everything the guest wrote is lost. The recovery point stays as it is.`,
-    act: () => api.cancel(job.id).then(refresh),
+    fields: whyFields(),
+    act: (why) => api.cancel(job.id, why).then(refresh),
   });
 }
 
 function end() {
   loggedIn = false;
+  know({});
   clearTimeout(timer);
   for (const stream of streams.values()) stream.close();
   streams.clear();
@@ -171,14 +235,24 @@ function end() {
 $("login-form").addEventListener("submit", (event) => {
   event.preventDefault();
   busy(event.submitter ?? $("token"), $("login-error"), async () => {
-    await api.logIn($("token").value);
-    $("token").value = "";
+    const [user, secret, totp] = ["user", "token", "login-totp"].map((id) => $(id).value.trim());
+    try {
+      await api.logIn({ ...(user ? { user, password: $("token").value } : { token: secret }), ...(totp && { totp }) });
+    } catch (failure) {
+      $("login-totp-row").hidden = failure.code !== "totp_required" && !totp;
+      if (failure.code === "totp_required") $("login-totp").focus();
+      throw failure;
+    }
+    for (const id of ["token", "login-totp"]) $(id).value = "";
+    $("login-totp-row").hidden = true;
+    know(await api.session());
     loggedIn = true;
     route();
   });
 });
 $("logout").onclick = () => api.logOut().catch(() => null).then(end);
-$("points-search").addEventListener("input", showPoints);
-addEventListener("hashchange", () => { route(); $("main").focus(); });
+$("user-add").onclick = () => people(session, refresh).add();
+for (const id of ["points-search", "points-since", "points-until", "points-repository"]) $(id).addEventListener("input", showPoints);
+addEventListener("hashchange", () => { auditFrom = undefined; route(); $("main").focus(); });
 
-api.session().then(() => { loggedIn = true; }, () => { loggedIn = false; }).then(route);
+api.session().then((now) => { know(now); loggedIn = true; }, () => { loggedIn = false; }).then(route);

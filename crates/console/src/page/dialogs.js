@@ -3,22 +3,53 @@ import { h, show, bytes } from "./dom.js";
 import { api } from "./api.js";
 
 const $ = (id) => document.getElementById(id);
+// Free space beyond which nobody needs to think of it.
+const AMPLE = 4;
 let asked = null;
+let session = {};
+
+// Who is logged in: what it has to say with each restore action.
+export function setSession(now) {
+  session = now;
+}
+
+// The fields that a restore action needs besides its own.
+export function whyFields() {
+  const fields = [{ name: "reason", label: "Why (for the audit log)", required: session.restore_requires_reason }];
+  if (session.restore_requires_totp) fields.push({ name: "totp", label: "One-time code", required: true, code: true });
+  return fields;
+}
 
 // Opens the recovery dialog for `point`; `started(job)` is called with the new job.
-export async function openRecover(point, started) {
+// `clients`: what was named the last time.
+export async function openRecover(point, clients, started) {
   // One key per dialog: a second click, or a retry after a lost answer, finds the same job.
   asked = { point, started, key: crypto.randomUUID?.() ?? `${Date.now()}-${Math.random()}` };
   $("recover-form").reset();
   $("recover-error").textContent = "";
+  $("recover-clients").value = clients;
+  $("recover-reason").required = session.restore_requires_reason === true;
+  $("recover-reason-optional").textContent = session.restore_requires_reason ? "(needed, for the audit log)" : "(for the audit log)";
+  $("recover-totp-row").hidden = !session.restore_requires_totp;
+  $("recover-check").textContent = "Checking…";
   $("recover-what").textContent = `${point.vm.name}, as of ${new Date(point.created_at).toLocaleString()} (${bytes(point.size_bytes)})`;
   showTargets([]);
   $("recover").showModal();
   try {
-    showTargets((await api.targets()).targets);
+    const [targets, cache] = await Promise.all([api.targets(), api.cache()]);
+    showTargets(targets.targets);
+    $("recover-check").textContent = forecast(point, cache);
   } catch (failure) {
     $("recover-error").textContent = `Targets cannot be listed: ${failure.message}`;
   }
+}
+
+// What is known before the button: room for what the guest will write, and what must be read from afar.
+function forecast(point, { overlay, cache }) {
+  const free = overlay.free_bytes;
+  const room = free > AMPLE * point.size_bytes ? "plenty of room" : free > point.size_bytes ? "room for all of its disks" : "less room than its disks take: watch it";
+  const warm = cache.ring_bytes > 0 ? "What the cache has is served at once" : "The cache is empty, so first reads come from the repository";
+  return `${bytes(free)} free for what the guest writes, ${room}. ${warm}. Nothing is copied before it starts.`;
 }
 
 function showTargets(targets) {
@@ -71,29 +102,52 @@ async function submitRecover() {
     $("recover-clients").focus();
     return;
   }
-  const job = await api.recover(body, asked.key);
+  const why = { reason: $("recover-reason").value.trim(), totp: $("recover-totp").value.trim() };
+  const job = await api.recover(body, asked.key, why);
   $("recover").close();
   asked.started(job);
 }
 
-// Asks before `act` is done. `extra` is a field whose text `act` gets.
-export function confirm({ title, text, yes, danger, extra, act }) {
+// Asks before `act` is done. `fields` are asked for too, and `act` gets their values by name.
+export function confirm({ title, text, yes, danger, fields = [], act }) {
   $("confirm-title").textContent = title;
   $("confirm-text").textContent = text;
   $("confirm-error").textContent = "";
   $("confirm-yes").textContent = yes;
   $("confirm-yes").className = danger ? "danger" : "primary";
-  const field = extra && h("input", { id: "confirm-field", autocomplete: "off", spellcheck: "false", placeholder: extra.placeholder, value: extra.value });
-  $("confirm-extra").replaceChildren(...(extra ? [h("label", { for: "confirm-field" }, extra.label), field] : []));
+  $("confirm-extra").replaceChildren(...fields.map(fieldRow));
   $("confirm-form").onsubmit = (event) => {
     event.preventDefault();
+    const form = new FormData($("confirm-form"));
+    const values = Object.fromEntries(fields.map(({ name }) => [name, String(form.get(name) ?? "").trim()]));
+    const missing = fields.find((field) => field.required && !values[field.name]);
+    if (missing) {
+      $("confirm-error").textContent = `${missing.label}: this is needed.`;
+      $(`confirm-${missing.name}`).focus();
+      return;
+    }
     busy($("confirm-yes"), $("confirm-error"), async () => {
-      await act(field ? field.value.trim() : undefined);
+      await act(values);
       $("confirm").close();
     });
   };
   $("confirm").showModal();
-  (field ?? $("confirm-no")).focus();
+  (fields.length > 0 ? $(`confirm-${fields[0].name}`) : $("confirm-no")).focus();
+}
+
+function fieldRow({ name, label, type = "text", value = "", placeholder, options, code }) {
+  const id = `confirm-${name}`;
+  const input = options
+    ? h("select", { id, name }, options.map(([key, text]) => h("option", { value: key, selected: key === value }, text)))
+    : h("input", { id, name, type, value, placeholder, autocomplete: code ? "one-time-code" : type === "password" ? "new-password" : "off", spellcheck: "false", inputmode: code ? "numeric" : null });
+  return h("div", {}, h("label", { for: id }, label), input);
+}
+
+// Shows something once, with nothing to decide.
+export function tell(title, ...content) {
+  $("told-title").textContent = title;
+  show($("told-body"), ...content);
+  $("told").showModal();
 }
 
 // Runs `work` with its button off, and shows what went wrong where one looks.
@@ -115,4 +169,5 @@ $("recover-form").addEventListener("submit", (event) => {
   busy($("recover-go"), $("recover-error"), submitRecover);
 });
 $("recover-close").onclick = () => $("recover").close();
+$("told-close").onclick = () => { $("told").close(); $("told-body").replaceChildren(); };
 $("confirm-no").onclick = () => $("confirm").close();

@@ -73,13 +73,15 @@ export function duration(seconds) {
   return `${Math.floor(s / 86400)} d ${Math.floor((s % 86400) / 3600)} h`;
 }
 
-// A time in the viewer's zone, with UTC on hover.
+// A time in the viewer's zone, with UTC beside it where that differs.
 export function time(stamp) {
   if (!stamp) return "–";
   const date = new Date(stamp);
   if (Number.isNaN(date.getTime())) return String(stamp);
   const text = date.toLocaleString(undefined, { dateStyle: "medium", timeStyle: "medium" });
-  return h("time", { datetime: date.toISOString(), title: date.toISOString() }, text);
+  const iso = date.toISOString();
+  const utc = date.getTimezoneOffset() === 0 ? "UTC" : `${iso.slice(5, 16).replace("T", " ")} UTC`;
+  return h("time", { datetime: iso, title: iso }, text, " ", h("small", {}, utc));
 }
 
 export function count(value) {
@@ -90,4 +92,19 @@ export function facts(pairs, big = false) {
   const shown = pairs.filter(([, value]) => value !== undefined && value !== null && value !== "");
   return h("dl", { class: big ? "facts big" : "facts" },
     shown.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
+}
+
+const SVG = "http://www.w3.org/2000/svg";
+
+// A line of the last values, for the eye only: the words beside it say the same.
+export function sparkline(values) {
+  if (values.length < 2) return null;
+  const top = Math.max(...values, 1);
+  const points = values.map((value, at) => `${((100 * at) / (values.length - 1)).toFixed(1)},${(22 - (20 * value) / top).toFixed(1)}`);
+  const svg = document.createElementNS(SVG, "svg");
+  for (const [name, value] of [["viewBox", "0 0 100 24"], ["class", "spark"], ["aria-hidden", "true"], ["preserveAspectRatio", "none"]]) svg.setAttribute(name, value);
+  const line = document.createElementNS(SVG, "polyline");
+  line.setAttribute("points", points.join(" "));
+  svg.append(line);
+  return svg;
 }

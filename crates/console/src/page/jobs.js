@@ -1,6 +1,6 @@
 // A job as a card: where it stands, what it waits for, its steps, what it
 // serves and what one can do about it.
-import { h, bytes, duration, time, facts } from "./dom.js";
+import { h, bytes, duration, time, facts, sparkline } from "./dom.js";
 
 const STATES = {
   queued: ["Waiting", "warn"],
@@ -39,8 +39,8 @@ export function stateChip(job) {
   return h("span", { class: `state ${tone}` }, text);
 }
 
-// `acts`: { finish(job, how), cancel(job) }
-export function jobCard(job, acts) {
+// `acts`: { finish(job, how), cancel(job) }, absent for who may only look. `rates`: its rates of late.
+export function jobCard(job, acts, rates = []) {
   const kind = job.request.mode === "live_mount" ? "Live mount" : "Live recovery";
   const tone = job.state === "stuck" || job.state === "failed" ? "bad" : job.state === "serving" ? "live" : "";
   return h("article", { class: `card ${tone}`, "data-key": job.id, "aria-label": `Job ${job.id}, ${job.name}, ${stateText(job)}` },
@@ -49,10 +49,10 @@ export function jobCard(job, acts) {
         h("h2", {}, job.name),
         h("p", { class: "muted" }, `${kind} of ${job.vm} · `, target(job.request.target), " · ", h("code", {}, job.id))),
       stateChip(job),
-      h("div", { class: "actions" }, buttons(job, acts))),
+      h("div", { class: "actions" }, acts ? buttons(job, acts) : null)),
     job.waits_for && h("p", { class: "note-box" }, `Waits for ${job.waits_for}`),
     job.error && h("p", { class: "why-box" }, h("b", {}, "Problem: "), job.error.message, " ", h("code", {}, `(${job.error.code})`)),
-    job.progress && progress(job.progress),
+    job.progress && progress(job.progress, rates),
     !isFinal(job) && job.export && served(job.export),
     facts([
       ["Accepted", time(job.created_at)],
@@ -94,13 +94,14 @@ function buttons(job, acts) {
   return can;
 }
 
-function progress(now) {
+function progress(now, rates) {
   const share = now.total_bytes > 0 ? Math.floor((100 * now.done_bytes) / now.total_bytes) : 0;
   const eta = now.eta_seconds === null || now.eta_seconds === undefined ? "" : ` · ${duration(now.eta_seconds)} to go`;
   const text = `${bytes(now.done_bytes)} of ${bytes(now.total_bytes)} · ${bytes(now.rate_bytes_per_second)}/s${eta}`;
   return h("div", {},
     h("div", { class: "row" }, h("b", {}, `${PHASES[now.phase] ?? words(now.phase)}, ${share} %`), h("span", { class: "muted num" }, text)),
-    h("progress", { max: 100, value: share, "aria-label": "Progress" }));
+    h("progress", { max: 100, value: share, "aria-label": `${PHASES[now.phase] ?? words(now.phase)}, in percent` }),
+    sparkline(rates));
 }
 
 function served(exported) {

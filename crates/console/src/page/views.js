@@ -10,8 +10,8 @@ export function failed(failure) {
 }
 
 // Recovery points by VM, the newest VM first. `recover(point)` opens the dialog.
-export function pointsView(listing, search, recover) {
-  const wanted = search.trim().toLowerCase();
+// `wanted`: { search, since, until, repository }; without `recover` one may only look.
+export function pointsView(listing, wanted, recover) {
   const points = listing.points.filter((point) => matches(point, wanted));
   const notes = (listing.problems ?? []).map((problem) =>
     h("div", { class: "card bad", "data-key": `problem-${problem.repository}-${problem.name ?? ""}` },
@@ -25,9 +25,13 @@ export function pointsView(listing, search, recover) {
   return [...notes, ...groups(points).map((group) => vmCard(group, recover)), more];
 }
 
-function matches(point, wanted) {
+function matches(point, { search, since, until, repository }) {
+  const taken = new Date(point.created_at);
+  if (repository && point.repository !== repository) return false;
+  if (since && taken < new Date(`${since}T00:00`)) return false;
+  if (until && taken > new Date(`${until}T23:59:59.999`)) return false;
   const text = [point.vm.name, point.repository, point.id, ...(point.tags ?? [])].join(" ").toLowerCase();
-  return wanted.split(/\s+/).every((word) => text.includes(word));
+  return search.trim().toLowerCase().split(/\s+/).every((word) => text.includes(word));
 }
 
 function groups(points) {
@@ -47,12 +51,31 @@ function vmCard(points, recover) {
       h("div", { class: "grow" },
         h("h2", {}, latest.vm.name),
         h("p", { class: "muted" }, `${points.length} ${points.length === 1 ? "point" : "points"} in ${latest.repository}, latest `, time(latest.created_at))),
-      h("button", { type: "button", class: "primary", "aria-label": `Recover the latest point of ${latest.vm.name}`, onclick: () => recover(latest) }, "Recover latest…")),
+      recover && h("button", { type: "button", class: "primary", "aria-label": `Recover latest… of ${latest.vm.name}`, onclick: () => recover(latest) }, "Recover latest…")),
+    timeline(points),
     h("details", { open: points.length <= 5 },
       h("summary", {}, "All points"),
       h("div", { class: "scroll" }, h("table", {},
-        h("thead", {}, h("tr", {}, h("th", {}, "Taken"), h("th", {}, "Disks"), h("th", { class: "num" }, "Size"), h("th", { class: "num" }, "Stored"), h("th", {}, "Tags"), h("th", {}, "Point"), h("th", {}))),
+        h("thead", {}, h("tr", {}, h("th", {}, "Taken"), h("th", {}, "Disks"), h("th", { class: "num" }, "Size"), h("th", { class: "num" }, "Stored"), h("th", {}, "Tags"), h("th", {}, "Point"), h("th", {}, h("span", { class: "visually-hidden" }, "Actions")))),
         h("tbody", {}, points.map((point) => pointRow(point, recover)))))));
+}
+
+// The points along a line, oldest left; the table below says the same in words.
+function timeline(points) {
+  if (points.length < 2) return null;
+  const times = points.map((point) => new Date(point.created_at).getTime());
+  const [from, to] = [Math.min(...times), Math.max(...times)];
+  const at = (when) => (to > from ? (100 * (when - from)) / (to - from) : 50);
+  const SVG = "http://www.w3.org/2000/svg";
+  const svg = document.createElementNS(SVG, "svg");
+  svg.setAttribute("class", "timeline");
+  svg.setAttribute("aria-hidden", "true");
+  for (const when of times) {
+    const dot = document.createElementNS(SVG, "circle");
+    for (const [name, value] of [["cx", `${2 + at(when) * 0.96}%`], ["cy", "50%"], ["r", "5"]]) dot.setAttribute(name, value);
+    svg.append(dot);
+  }
+  return svg;
 }
 
 function pointRow(point, recover) {
@@ -63,7 +86,7 @@ function pointRow(point, recover) {
     h("td", { class: "num" }, bytes(point.stored_bytes)),
     h("td", {}, (point.tags ?? []).map((tag) => h("span", { class: "tag" }, tag))),
     h("td", {}, h("code", {}, point.id)),
-    h("td", { class: "act" }, h("button", { type: "button", "aria-label": `Recover point ${point.id}`, onclick: () => recover(point) }, "Recover…")));
+    h("td", { class: "act" }, recover && h("button", { type: "button", "aria-label": `Recover… point ${point.id}`, onclick: () => recover(point) }, "Recover…")));
 }
 
 export function exportsView(listing) {
@@ -123,9 +146,9 @@ export function cacheView(listing) {
       facts([["Answered from the cache", share], ["In memory", bytes(ram)], ["On disk (ring)", bytes(ring)], ["Free on its file system", bytes(free)]], true),
       h("p", { class: "muted" }, `The ring holds ${bytes(ring)} of the ${bytes(capacity)} that it may take now. Deleting it loses speed and nothing else.`),
       h("progress", { max: 100, value: used, "aria-label": "How full the ring is" })),
-    h("div", { class: "card", "data-key": "overlay" }, h("h3", {}, "Space for guests' writes"),
+    h("div", { class: "card", "data-key": "overlay" }, h("h2", {}, "Space for guests' writes"),
       facts([["Free", bytes(listing.overlay.free_bytes)], ["File system", bytes(listing.overlay.total_bytes)]])),
-    h("div", { class: "card", "data-key": "counters" }, h("h3", {}, "Counters since start"),
+    h("div", { class: "card", "data-key": "counters" }, h("h2", {}, "Counters since start"),
       facts([...counters(rest), ["up", duration(listing.up_seconds)]])),
   ];
 }
