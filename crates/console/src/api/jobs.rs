@@ -18,9 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::reasoned::Reasoned;
-use crate::{
-    Console, Problem, act::Act, auth::Caller, listen::ClientAddress, users::Scope,
-};
+use crate::{Console, Problem, act::Act, auth::Caller, listen::ClientAddress, users::Scope};
 
 /// The longest `Idempotency-Key`, in characters.
 const KEY_MAX: usize = 200;
@@ -270,6 +268,7 @@ fn subject(request: &RecoveryRequest) -> String {
             format!("export to {}", clients.join(", "))
         }
         TargetRef::Vsphere { name, .. } => name.clone(),
+        TargetRef::Nowhere {} => "a directory".into(),
     };
     format!("{} on {target}", request.point)
 }

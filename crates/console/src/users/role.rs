@@ -72,6 +72,8 @@ impl Scope {
         match target {
             TargetRef::Export { .. } => self.has_target_named(EXPORT),
             TargetRef::Vsphere { name, .. } => self.has_target_named(name),
+            // A directory of the appliance is no target that could be named.
+            TargetRef::Nowhere {} => self.targets.is_none(),
         }
     }
 
