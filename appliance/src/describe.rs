@@ -100,7 +100,7 @@ mod tests {
     #[test]
     fn every_setting_of_the_sample_exists() {
         let all = parse(&uncommented()).unwrap();
-        assert_eq!(all.repository.len(), 1);
+        assert_eq!(all.repository.len(), 2);
         assert_eq!(all.target.len(), 1);
         assert!(all.cache.root_dir.is_some() && all.cache.max_bytes.is_some());
         assert!(all.nfs.advertise.is_some() && all.console.token_file.is_some());

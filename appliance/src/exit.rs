@@ -11,7 +11,7 @@ Exit status:
   3    the configuration, the input or the request has to be fixed
   4    what was named does not exist
   5    the appliance, or something it needs, does not answer: try again later
-  6    the token is missing or wrong
+  6    the token or a passkey is missing or wrong
   7    the job that was watched failed, was cancelled or is stuck
   130  interrupted";
 

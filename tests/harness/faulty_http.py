@@ -30,14 +30,25 @@ class Proxy:
         return self
 
     def __exit__(self, *_):
-        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.loop.call_soon_threadsafe(self.stopping.set)
         self.thread.join(10)
 
     def _run(self, started):
         asyncio.set_event_loop(self.loop)
-        self.loop.run_until_complete(asyncio.start_server(self._serve, "127.0.0.1", self.port, limit=1 << 20))
+        self.loop.run_until_complete(self._listen(started))
+        self.loop.close()
+
+    async def _listen(self, started):
+        """Until the context ends; then those who are served are cut off."""
+        self.stopping = asyncio.Event()
+        server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, limit=1 << 20)
         started.set()
-        self.loop.run_forever()
+        await self.stopping.wait()
+        server.close()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
 
     async def _serve(self, reader, writer):
         server = None

@@ -260,7 +260,7 @@ mod tests {
             ("[console]\ntls = 'off'\ncertificate_file = '/c'", "exclude each other"),
             ("[console]\ncertificate_file = 'c'", "must be an absolute path"),
             ("[[repository]]\nname = 'a b'\npath = '/x'", "letters"),
-            ("[[repository]]\nname = 'a'", "missing field `path`"),
+            ("[[repository]]\nname = 'a'", "needs one of path"),
             (
                 "[[repository]]\nname='a'\npath='/x'\n[[repository]]\nname='a'\npath='/y'",
                 "used twice",

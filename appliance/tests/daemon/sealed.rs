@@ -38,7 +38,8 @@ fn refused(daemon: &Daemon, args: &[&str]) -> String {
     let mut command = vec!["recover", "web", "--client", "127.0.0.1"];
     command.extend(args);
     let (status, said) = daemon.cli_fails(&command);
-    assert_eq!(status, 3, "{said}");
+    // Denied, or "not now" where wrong ones came too fast.
+    assert!([6, 5].contains(&status), "{status}: {said}");
     assert_eq!(daemon.cli(&["jobs"]), before);
     said
 }
