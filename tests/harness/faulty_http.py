@@ -70,7 +70,7 @@ class Proxy:
                 await asyncio.sleep(self.latency)
                 if not await self._answer(writer, method, answer, data):
                     break
-        except (ConnectionError, asyncio.IncompleteReadError):
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
             for one in (writer, server and server[1]):
