@@ -64,7 +64,8 @@ fuzz_target!(|data: &[u8]| {
     let Some((level, data)) = data.split_first() else { return };
     let world = world();
     let mut point = world.point.clone();
-    let path = world.repository.path().join(format!("maps/{}.map", point.disks[0].map));
+    let folder = world.repository.location().path().expect("a directory");
+    let path = folder.join(format!("maps/{}.map", point.disks[0].map));
     let header = {
         let mut header = b"RKMAPRT1".to_vec();
         header.extend(1_u32.to_le_bytes());
