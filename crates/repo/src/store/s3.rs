@@ -17,7 +17,8 @@
 //!
 //! # Bounds
 //!
-//! 64 requests at a time. A reader asks for at most 16 MiB at once and an object being written holds at most 5 parts
+//! 64 requests at a time. A reader asks for at most 16 MiB at once (a manifest), an ingest or check besides for one
+//! pack's index, which is at most 192 MiB and no longer than its pack; an object being written holds at most 5 parts
 //! of 8 MiB.
 
 mod archive;
