@@ -76,8 +76,14 @@ pub struct Limits {
     pub write_bytes: usize,
     /// Bytes of READ data gathered by blocking reads and not yet sent, of all connections.
     pub read_bytes: usize,
-    /// Bytes of replies queued on a connection before no more of its calls are looked at.
+    /// Bytes of replies queued on a connection before no more of its calls are looked at. Less while there are so many
+    /// connections that all of them together would have more than `all_reply_bytes`.
     pub reply_bytes: usize,
+    /// Bytes of replies queued on all connections before each has less than `reply_bytes`; none has less than 64 KiB.
+    pub all_reply_bytes: usize,
+    /// Bytes that the kernel keeps for all connections and could not send yet, what clients that read nothing cost there:
+    /// a new connection gets its share of it, 128 KiB to 2 MiB.
+    pub all_unsent_bytes: usize,
     /// Bytes of replies kept to answer retransmitted calls, of all clients.
     pub replay_bytes: usize,
     /// Files and folders of one export. Each takes about 400 bytes of memory.
@@ -102,6 +108,8 @@ impl Default for Limits {
             write_bytes: 256 << 20,
             read_bytes: 128 << 20,
             reply_bytes: 512 << 10,
+            all_reply_bytes: 256 << 20,
+            all_unsent_bytes: 64 << 20,
             replay_bytes: 64 << 20,
             files_per_export: 1 << 20,
             record_seconds: 30,

@@ -7,6 +7,7 @@ mod listen;
 mod memory;
 mod output;
 mod rpcbind;
+mod shared;
 mod spin;
 mod waiting;
 
@@ -29,7 +30,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 use tokio::net::{TcpListener, UdpSocket};
@@ -75,7 +76,7 @@ pub struct ServerStats {
 /// The NFS server. Its clones are the same.
 #[derive(Clone)]
 pub struct NfsServer {
-    shared: Arc<connection::Shared>,
+    shared: Arc<shared::Shared>,
     clients: Clients,
     bound: Arc<watch::Sender<Option<Bound>>>,
     next_connection: Arc<AtomicU64>,
@@ -117,11 +118,12 @@ impl NfsServer {
             counters: Counters::default(),
             config: config.clone(),
         };
-        let shared = connection::Shared {
+        let shared = shared::Shared {
             service: Arc::new(service),
             call_memory: CallMemory::new((limits.write_bytes / 1024).max(8192)),
             waiting: Arc::default(),
             spinner: Arc::default(),
+            open: AtomicUsize::new(0),
         };
         Ok(Self {
             shared: Arc::new(shared),
@@ -251,8 +253,9 @@ impl NfsServer {
             tracing::debug!(client = %from, "too many connections");
             return;
         };
+        let unsent = self.shared.unsent_bytes();
         let set_up =
-            listen::care_for(&socket, limits.send_seconds).and_then(|()| socket.into_std());
+            listen::care_for(&socket, limits.send_seconds, unsent).and_then(|()| socket.into_std());
         let (socket, place) = match (set_up, lanes.place()) {
             (Ok(socket), Some(place)) => (socket, place),
             (Err(e), _) => {

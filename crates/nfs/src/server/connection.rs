@@ -7,18 +7,20 @@
 //! and TCP holds the client back. Calls of over 2 KiB take from a budget of all connections before they are received.
 
 use super::lanes::Place;
-use super::memory::{CallMemory, ClientMemory, Taken};
+use super::memory::{ClientMemory, Taken};
 use super::output::Output;
-use super::spin::{Spin, Spinner};
-use super::waiting::{Pending, WaitingCount};
+use super::shared::Shared;
+use super::spin::Spin;
+use super::waiting::Pending;
 use crate::record::{BadRecord, Next, Records};
-use crate::service::{Outcome, Peer, Service};
+use crate::service::{Outcome, Peer};
 use bytes::{Bytes, BytesMut};
 use futures::stream::{FuturesUnordered, StreamExt};
 use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
@@ -42,14 +44,6 @@ const ROUNDS: usize = 32;
 const TICK: Duration = Duration::from_secs(5);
 /// How long calls that wait may take when the server stops or the client has closed its side.
 const DRAIN: Duration = Duration::from_secs(3);
-
-/// What all connections share.
-pub(super) struct Shared {
-    pub(super) service: Arc<Service>,
-    pub(super) call_memory: CallMemory,
-    pub(super) waiting: Arc<WaitingCount>,
-    pub(super) spinner: Arc<Spinner>,
-}
 
 type Acquiring = Pin<Box<dyn Future<Output = Result<Taken, AcquireError>> + Send>>;
 
@@ -111,6 +105,7 @@ impl Connection {
         let now = Instant::now();
         let spin = Spin::new(shared.spinner.clone());
         let memory = shared.call_memory.of_client(peer.ip);
+        shared.open.fetch_add(1, Ordering::Relaxed);
         Self {
             shared,
             process,
@@ -180,7 +175,7 @@ impl Connection {
     }
 
     fn limit(&self) -> usize {
-        self.shared.service.config.limits.reply_bytes
+        self.shared.reply_bytes()
     }
 
     /// Queues replies that came.
@@ -373,6 +368,7 @@ impl Connection {
         if self.output.len() > 0 && self.last_sent.elapsed() > seconds(limits.send_seconds) {
             return Err(End::SlowReader);
         }
+        self.output.detach();
         let held = self.acquiring.is_some() || self.stashed.is_some() || !self.may_wait();
         if !self.records.is_within(&self.input) {
             self.call_began = None;
@@ -392,5 +388,11 @@ impl Connection {
             self.buffer = FIRST_BUFFER;
         }
         Ok(())
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.shared.open.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -36,10 +36,11 @@ pub(super) fn udp(address: SocketAddr) -> Result<UdpSocket, NfsError> {
     listen().map_err(|source| NfsError::Listen { address, source })
 }
 
-/// Sets a new connection up. The kernel sizes its buffers as needed.
-pub(super) fn care_for(socket: &TcpStream, send_seconds: u64) -> io::Result<()> {
+/// Sets a new connection up. The kernel sizes its buffers as needed, but for what it cannot send.
+pub(super) fn care_for(socket: &TcpStream, send_seconds: u64, unsent_bytes: u32) -> io::Result<()> {
     socket.set_nodelay(true)?;
     let socket = SockRef::from(socket);
+    socket.set_tcp_notsent_lowat(unsent_bytes)?;
     let keepalive = TcpKeepalive::new()
         .with_time(KEEPALIVE_IDLE)
         .with_interval(KEEPALIVE_EVERY)

@@ -31,7 +31,10 @@ pub(super) struct Output {
 
 enum Part {
     Head(usize),
+    /// A piece of what may be a larger block, kept whole by it.
     Data(Bytes),
+    /// A copy, and so no more than itself.
+    Copy(Bytes),
 }
 
 /// Where a reply begins in the buffer.
@@ -85,6 +88,16 @@ impl Output {
         }
     }
 
+    /// Copies the data that is still to be sent: a 4 KiB READ that its client does not take would keep the whole block
+    /// it is of, which the cache believes gone.
+    pub(super) fn detach(&mut self) {
+        for part in &mut self.parts {
+            if let Part::Data(bytes) = part {
+                *part = Part::Copy(Bytes::copy_from_slice(bytes));
+            }
+        }
+    }
+
     /// Sends what the socket takes. Ready when all is sent.
     pub(super) fn poll_send<S: AsyncWrite + Unpin>(
         &mut self,
@@ -112,7 +125,7 @@ impl Output {
                     at += len;
                     &self.heads[at - len..at]
                 }
-                Part::Data(bytes) => bytes,
+                Part::Data(bytes) | Part::Copy(bytes) => bytes,
             });
             count += 1;
         }
@@ -131,7 +144,7 @@ impl Output {
                     self.sent += step;
                     (*len, step)
                 }
-                Part::Data(bytes) => {
+                Part::Data(bytes) | Part::Copy(bytes) => {
                     let step = sent.min(bytes.len());
                     bytes.advance(step);
                     (bytes.len(), step)
@@ -202,6 +215,17 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_waits_long_keeps_no_block() {
+        let block = Bytes::from(vec![7; 1 << 18]);
+        let mut output = Output::default();
+        let (begun, _) = output.begin();
+        output.end(begun, [block.slice(4096..8192)].into_iter().collect());
+        assert!(!block.is_unique());
+        output.detach();
+        assert!(block.is_unique());
+    }
+
     proptest! {
         /// However the socket takes them, replies come out whole, in order and padded.
         #[test]
@@ -219,6 +243,9 @@ mod tests {
                 out.extend(vec![fill; words * 4]);
                 let segments: Segments = data.iter().map(|len| Bytes::from(vec![fill; *len])).collect();
                 output.end(begun, segments);
+                if n % 3 == 1 {
+                    output.detach();
+                }
                 let len = words * 4 + data.iter().sum::<usize>();
                 wanted.push((fill, len, len.next_multiple_of(4)));
                 let _ = output.poll_send(&mut socket, &mut cx);
