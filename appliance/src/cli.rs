@@ -8,6 +8,10 @@ use rekindle_console::{Role, Scope};
 
 use crate::exit;
 
+mod batch;
+
+pub(crate) use batch::{BatchCommand, StartArgs};
+
 /// Makes a backed-up virtual machine run again in seconds, without restoring it first.
 #[derive(Parser)]
 #[command(name = "rekindle", version, after_help = exit::HELP, max_term_width = 100)]
@@ -61,6 +65,11 @@ pub(crate) enum Command {
     Retry(JobArgs),
     /// Take a job back, whatever it does now.
     Cancel(CancelArgs),
+    /// Start many recoveries in ordered groups, and list, show or end such batches.
+    Batch {
+        #[command(subcommand)]
+        what: BatchCommand,
+    },
     /// List exports and who uses them.
     Exports(ListArgs),
     /// Show the cache.
@@ -382,8 +391,11 @@ pub(crate) struct PointsArgs {
 
 #[derive(Args)]
 pub(crate) struct RecoverArgs {
-    /// A recovery point's id, or a VM's name for its latest point.
+    /// A recovery point's id, or a VM's name for its latest point, or `*` for all VMs (as a batch).
     pub(crate) point: String,
+    /// With `*`: only VMs with a point that was taken at this time or later.
+    #[arg(long, value_name = "TIME", conflicts_with_all = ["name", "forecast"])]
+    pub(crate) since: Option<jiff::Timestamp>,
     /// Of the VM's points, the latest that was taken at this time or before (2025-01-31T12:00:00Z).
     #[arg(long, value_name = "TIME")]
     pub(crate) before: Option<jiff::Timestamp>,
@@ -576,6 +588,9 @@ pub(crate) struct FinishArgs {
 pub(crate) struct JobArgs {
     /// The job.
     pub(crate) id: String,
+    /// Why, for the audit log.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
     #[command(flatten)]
     pub(crate) daemon: DaemonArgs,
 }
@@ -587,6 +602,9 @@ pub(crate) struct ExtendArgs {
     /// It ends by itself so many seconds from now.
     #[arg(long, value_name = "SECONDS")]
     pub(crate) expires_in_seconds: u64,
+    /// Why, for the audit log.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
     #[command(flatten)]
     pub(crate) daemon: DaemonArgs,
 }

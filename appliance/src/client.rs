@@ -1,6 +1,7 @@
 //! Commands that are calls to a running appliance.
 
 mod audit;
+mod batch;
 mod follow;
 mod forecast;
 mod http;
@@ -15,6 +16,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 pub(crate) use audit::audit;
+pub(crate) use batch::batch;
 pub(crate) use table::{bytes, seconds};
 pub(crate) use user::user;
 
@@ -111,6 +113,14 @@ struct Damage {
 pub(crate) fn recover(args: &RecoverArgs) -> Result<(), Failure> {
     let daemon = Daemon::new(&args.daemon)?;
     let request = recover::request(args)?;
+    if args.point == "*" && !args.forecast {
+        return batch::each(args, request);
+    }
+    if args.since.is_some() {
+        return Err(Failure::refused(
+            "--since goes with `*`: of one VM, --before chooses the point",
+        ));
+    }
     if args.forecast {
         let forecast: Forecast = run(daemon.post("recoveries/forecast", Some(&request), None))?;
         if args.daemon.json {
@@ -214,6 +224,7 @@ fn finish_body(args: &FinishArgs) -> Result<Value, Failure> {
 pub(crate) fn extend(args: &ExtendArgs) -> Result<(), Failure> {
     let daemon = Daemon::new(&args.daemon)?;
     let body = json!({ "expires_in_seconds": args.expires_in_seconds });
+    let body = because(body, args.reason.as_deref());
     let path = format!("{}/extend", http::job_path(&args.id)?);
     run(end(&daemon, &args.daemon, &args.id, &path, Some(&body), false))
 }
@@ -230,7 +241,8 @@ pub(crate) fn retry(args: &JobArgs) -> Result<(), Failure> {
 fn act(args: &JobArgs, what: &str) -> Result<(), Failure> {
     let daemon = Daemon::new(&args.daemon)?;
     let path = format!("{}/{what}", http::job_path(&args.id)?);
-    run(end(&daemon, &args.daemon, &args.id, &path, None, false))
+    let body = because(json!({}), args.reason.as_deref());
+    run(end(&daemon, &args.daemon, &args.id, &path, Some(&body), false))
 }
 
 pub(crate) fn cancel(args: &CancelArgs) -> Result<(), Failure> {

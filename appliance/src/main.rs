@@ -63,6 +63,7 @@ fn run(command: cli::Command) -> Result<(), exit::Failure> {
         Command::Undo(args) => client::undo(&args),
         Command::Retry(args) => client::retry(&args),
         Command::Cancel(args) => client::cancel(&args),
+        Command::Batch { what } => client::batch(&what),
         Command::Exports(args) => client::exports(&args.daemon),
         Command::Cache(args) => client::cache(&args.daemon),
         Command::Target { what } => client::target(&what),

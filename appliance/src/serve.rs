@@ -58,6 +58,7 @@ async fn run(config: &Config, token: AdminTokenFile) -> Result<(), Failure> {
     let layers = Layers::open(config).await?;
     let mut nfs = NfsPort::open(&layers).await?;
     layers.jobs.run();
+    layers.batches.run();
     let tls = tls::open(config)?;
     let watch = tokio::spawn(tls::watch(tls.clone(), signals.hangup()?));
     let mut console = ConsolePort::open(config, &layers, &token, tls).await?;
@@ -77,6 +78,7 @@ async fn run(config: &Config, token: AdminTokenFile) -> Result<(), Failure> {
     let _ = sd_notify::notify(false, &[NotifyState::Stopping]);
     watch.abort();
     console.port.stop("console", CONSOLE_STOP).await;
+    layers.batches.stop().await;
     layers.jobs.stop().await;
     nfs.port.stop("NFS server", NFS_STOP).await;
     layers.close().await;
@@ -176,6 +178,7 @@ impl ConsolePort {
         let scheme = if tls.is_some() { "https" } else { "http" };
         let deps = ConsoleDeps {
             jobs: layers.jobs.clone(),
+            batches: layers.batches.clone(),
             repositories: layers.repositories.clone(),
             cache: layers.cache.clone(),
             disks: layers.disks.clone(),

@@ -258,9 +258,23 @@ def killed_in_each(world):
 
 
 def many(world):
-    """So many VMs at once, over one datastore."""
-    jobs = [world.start() for _ in range(MANY)]
-    names = [world.daemon.until_state(job, "serving")["name"] for job in jobs]
+    """So many VMs by one request, in ordered groups, over one datastore; the daemon is killed between the groups."""
+    each = {"point": "web", "target": {"kind": "vsphere", "name": "vcenter"}, "migrate": {"datastore": world.store["name"]},
+            "migration": "manual"}
+    recoveries = [{**each, "name": f"many-{number}"} for number in range(MANY)]
+    groups = [{"recoveries": recoveries[at:at + 5], "delay_seconds": 1} for at in range(0, MANY, 5)]
+    batch = world.daemon.api("POST", "batches", {"name": "all of them", "groups": groups})["id"]
+    look = lambda: world.daemon.api("GET", f"batches/{batch}")  # noqa: E731
+    until("the second group begins", lambda: look()["groups"][1]["state"] != "pending", 120)
+    world.daemon.kill()
+    world.daemon.start()
+    view = until("the batch ends", lambda: (lambda view: view if view["finished_at"] else None)(look()), 180)
+    expect(f"{len(groups)} groups are up, one after the other", view["state"] == "completed")
+    jobs = [vm["job"] for group in view["groups"] for vm in group["vms"]]
+    views = [world.daemon.job(job) for job in jobs]
+    begun, up = ([view[key] for view in views] for key in ("created_at", "serving_since"))
+    expect("no group was begun before the one before it served", all(begun[n] > max(up[:n // 5 * 5], default="") for n in range(MANY)))
+    names = [view["name"] for view in views]
     mounted = [store for store in world.simulator.state()["datastores"] if "nfs" in store]
     expect(f"{MANY} VMs run from {len(mounted)} datastore", len(mounted) == 1 and len(set(names)) == MANY)
     writes = {name: (number << 16, b"%08d" % number * 512) for number, name in enumerate(names)}

@@ -193,6 +193,11 @@ pub(super) fn job_path(id: &str) -> Result<String, Failure> {
     Ok(format!("jobs/{id}"))
 }
 
+/// The same of a batch.
+pub(super) fn batch_path(id: &str) -> Result<String, Failure> {
+    Ok(job_path(id)?.replacen("jobs", "batches", 1))
+}
+
 /// A part of an answer as a type.
 pub(super) fn decode<T: DeserializeOwned>(answer: Value) -> Result<T, Failure> {
     let decoded = serde_json::from_value(answer)

@@ -8,7 +8,7 @@ use anyhow::Context;
 use rekindle_cache::{Cache, CacheConfig};
 use rekindle_console::{Audit, Users};
 use rekindle_disk::{Disks, DisksConfig};
-use rekindle_jobs::{Jobs, JobsConfig, JobsDeps, MoverConfig};
+use rekindle_jobs::{Batches, Jobs, JobsConfig, JobsDeps, MoverConfig};
 use rekindle_nfs::{NfsConfig, NfsServer};
 use rekindle_repo::Repository;
 use rekindle_state::Database;
@@ -27,6 +27,7 @@ pub(super) struct Layers {
     pub(super) disks: Arc<Disks>,
     pub(super) nfs: NfsServer,
     pub(super) jobs: Arc<Jobs>,
+    pub(super) batches: Arc<Batches>,
     pub(super) users: Arc<Users>,
     pub(super) audit: Arc<Audit>,
 }
@@ -46,7 +47,7 @@ impl Layers {
             .context("open the overlays")?;
         let nfs = NfsServer::open(&dir.join("nfs"), nfs(config)).context("open the NFS server")?;
         let deps = JobsDeps {
-            db,
+            db: db.clone(),
             disks: disks.clone(),
             exports: nfs.exports(),
             repositories: repositories.clone(),
@@ -55,7 +56,8 @@ impl Layers {
             config: jobs(config, &repositories),
         };
         let jobs = Jobs::open(deps).await.context("restore jobs and exports")?;
-        Ok(Self { repositories, cache, disks, nfs, jobs, users, audit })
+        let batches = Batches::open(jobs.clone(), &db).context("read the batches")?;
+        Ok(Self { repositories, cache, disks, nfs, jobs, batches, users, audit })
     }
 
     /// Leaves the cache warm and the journal empty for the next start. Neither is needed: what was

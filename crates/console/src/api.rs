@@ -1,6 +1,7 @@
 //! The calls under `/api/v1`.
 
 mod audit;
+mod batches;
 mod events;
 mod jobs;
 mod points;
@@ -10,6 +11,7 @@ mod tokens;
 mod users;
 
 pub(crate) use audit::audit;
+pub(crate) use batches::{BODY_MAX as BATCH_BODY_MAX, batch, batches, cancel_batch, start_batch};
 pub(crate) use events::events;
 pub(crate) use jobs::{cancel, extend, finish, forecast, job, jobs, recover, report, retry, undo};
 pub(crate) use points::{points, repositories};

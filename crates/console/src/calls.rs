@@ -118,6 +118,22 @@ pub(crate) const CALLS: &[Call] = &[
     ),
     call("GET", "/api/v1/jobs", VIEWER, false, "jobs, newest first"),
     call(
+        "POST",
+        "/api/v1/batches",
+        RESTORE,
+        true,
+        "start many recoveries in ordered groups: {name?, groups, on_error?, reason?, passkey?}",
+    ),
+    call("GET", "/api/v1/batches", VIEWER, false, "batches, newest first"),
+    call("GET", "/api/v1/batches/{id}", VIEWER, false, "one batch: its groups, VMs and gates"),
+    call(
+        "POST",
+        "/api/v1/batches/{id}/cancel",
+        RESTORE,
+        true,
+        "begin no more of a batch's groups; its jobs go on: {reason?}, or no body",
+    ),
+    call(
         "GET",
         "/api/v1/jobs/{id}",
         VIEWER,

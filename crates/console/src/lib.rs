@@ -70,7 +70,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use rekindle_cache::Cache;
 use rekindle_disk::Disks;
-use rekindle_jobs::Jobs;
+use rekindle_jobs::{Batches, Jobs};
 use rekindle_nfs::NfsServer;
 use rekindle_repo::Repository;
 use serde::{Deserialize, Serialize};
@@ -98,6 +98,8 @@ const HASHINGS: usize = 2;
 pub struct ConsoleDeps {
     /// Recoveries.
     pub jobs: Arc<Jobs>,
+    /// Many recoveries by one request.
+    pub batches: Arc<Batches>,
     /// Repositories by their configured name.
     pub repositories: BTreeMap<String, Repository>,
     /// The block cache.
@@ -157,6 +159,7 @@ pub struct TargetView {
 
 pub(crate) struct Console {
     jobs: Arc<Jobs>,
+    batches: Arc<Batches>,
     repositories: BTreeMap<String, Repository>,
     cache: Arc<Cache>,
     disks: Arc<Disks>,
@@ -183,6 +186,7 @@ impl Console {
     fn new(deps: ConsoleDeps, shutdown: CancellationToken) -> Self {
         Self {
             jobs: deps.jobs,
+            batches: deps.batches,
             repositories: deps.repositories,
             cache: deps.cache,
             disks: deps.disks,

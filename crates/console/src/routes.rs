@@ -74,6 +74,14 @@ pub(crate) fn router(console: Arc<Console>) -> Router {
         .route("/api/v1/targets", get(api::targets))
         .route("/api/v1/recoveries", post(api::recover))
         .route("/api/v1/recoveries/forecast", post(api::forecast))
+        .route(
+            "/api/v1/batches",
+            get(api::batches)
+                .post(api::start_batch)
+                .layer(DefaultBodyLimit::max(api::BATCH_BODY_MAX)),
+        )
+        .route("/api/v1/batches/{id}", get(api::batch))
+        .route("/api/v1/batches/{id}/cancel", post(api::cancel_batch))
         .route("/api/v1/jobs", get(api::jobs))
         .route("/api/v1/jobs/{id}", get(api::job))
         .route("/api/v1/jobs/{id}/finish", post(api::finish))

@@ -82,6 +82,7 @@ impl JobError {
                 "point" => "point_not_found",
                 "target" => "target_not_found",
                 "repository" => "repository_not_found",
+                "batch" => "batch_not_found",
                 _ => "not_found",
             },
             Self::Refused { code, .. }

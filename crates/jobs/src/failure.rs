@@ -51,6 +51,15 @@ pub(crate) fn nfs(what: &str, error: NfsError) -> JobError {
     }
 }
 
+/// A random number, which names what is made.
+pub(crate) fn random() -> Result<u16, JobError> {
+    let mut random = [0; 2];
+    getrandom::fill(&mut random).map_err(|e| {
+        JobError::unavailable("internal", "draw a random number", anyhow::anyhow!("{e}"))
+    })?;
+    Ok(u16::from_le_bytes(random))
+}
+
 tokio::task_local! {
     /// What the step under way has started. A step that is cut short is undone only when all of it
     /// has ended: a closure on a blocking thread goes on when nobody waits for it any more.

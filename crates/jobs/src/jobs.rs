@@ -141,6 +141,10 @@ impl Jobs {
         (self.env.gate.waiting(), self.env.gate.active())
     }
 
+    pub(crate) fn env(&self) -> &Env {
+        &self.env
+    }
+
     #[cfg(test)]
     pub(crate) fn crash_point(&self) -> crate::tests::CrashPoint {
         self.env.journal.crash.clone()

@@ -324,7 +324,7 @@ impl Journal {
     }
 }
 
-fn unavailable(error: StateError) -> JobError {
+pub(crate) fn unavailable(error: StateError) -> JobError {
     match error {
         StateError::Full => JobError::Full { place: "the state database".into(), missing: 0 },
         StateError::Corrupt(_) => {

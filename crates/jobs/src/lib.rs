@@ -59,6 +59,7 @@
 //! ended ones are kept, below 64 KiB each. Clients remembered for wrong passkeys: 1024. The mover's memory: see `mover.rs`.
 
 mod admission;
+mod batch;
 mod config;
 mod descriptor;
 mod driver;
@@ -86,6 +87,10 @@ mod tests;
 mod view;
 mod vmx;
 
+pub use batch::{
+    BatchRequest, BatchState, BatchView, Batches, Gate, GateView, Group, GroupState, GroupView,
+    MemberView, OnError, Selection,
+};
 pub use config::{JobsConfig, MoverConfig};
 pub use error::{ErrorView, JobError};
 pub use forecast::{Forecast, Limit, Planned, Span};

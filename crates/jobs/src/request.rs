@@ -463,7 +463,7 @@ fn networks(map: &BTreeMap<String, String>) -> Result<(), JobError> {
     })
 }
 
-fn text(field: &str, value: &str) -> Result<(), JobError> {
+pub(crate) fn text(field: &str, value: &str) -> Result<(), JobError> {
     if value.is_empty() || value.len() > TEXT_MAX || !is_printable(value) {
         return Err(JobError::refused(
             "bad_text",

@@ -42,7 +42,7 @@ pub(crate) struct FinishBody {
 #[serde(deny_unknown_fields)]
 pub(crate) struct WhyBody {
     #[serde(default)]
-    reason: Option<String>,
+    pub(super) reason: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -247,7 +247,7 @@ pub(crate) async fn cancel(
 }
 
 /// Takes the field `passkey` out of a recovery's request. What is left may be kept; this may not.
-fn take_passkey(body: &mut Value) -> Result<Option<Passkey>, Problem> {
+pub(super) fn take_passkey(body: &mut Value) -> Result<Option<Passkey>, Problem> {
     let field = body.as_object_mut().and_then(|fields| fields.remove("passkey"));
     match field {
         None | Some(Value::Null) => Ok(None),
@@ -284,7 +284,10 @@ pub(super) fn visible(console: &Console, caller: &Caller, id: &JobId) -> Result<
 
 /// The request, if its target and repository are in `scope`. Whoever deals with one repository need
 /// not name it; whoever deals with several names which, so that none outside is looked into.
-fn in_scope(mut request: RecoveryRequest, scope: &Scope) -> Result<RecoveryRequest, Problem> {
+pub(super) fn in_scope(
+    mut request: RecoveryRequest,
+    scope: &Scope,
+) -> Result<RecoveryRequest, Problem> {
     if !scope.has_target(&request.target) {
         return Err(Problem::forbidden("this target is not among those you deal with"));
     }

@@ -57,10 +57,32 @@ impl Jobs {
             return Ok(known);
         }
         // Before anything that takes time: a wrong passkey is refused within a second.
-        let admitted = self.admit(&request, offer.as_ref()).await?;
+        let admitted = self.admit(&request, offer.as_ref()).await?.into_iter().collect();
+        self.begin(request, idempotency_key, &admitted).await
+    }
+
+    /// The same where `admitted` repositories were opened with a passkey before.
+    pub(crate) async fn start_admitted(
+        self: &Arc<Self>,
+        request: RecoveryRequest,
+        idempotency_key: String,
+        admitted: &BTreeSet<String>,
+    ) -> Result<JobId, JobError> {
+        request.validate()?;
+        match self.known(Some(&idempotency_key), &request)? {
+            Some(known) => Ok(known),
+            None => self.begin(request, Some(idempotency_key), admitted).await,
+        }
+    }
+
+    async fn begin(
+        self: &Arc<Self>,
+        request: RecoveryRequest,
+        idempotency_key: Option<String>,
+        admitted: &BTreeSet<String>,
+    ) -> Result<JobId, JobError> {
         let checked = self.check(&request).await?;
-        let sealed = self.env.config.passkey_repositories.contains(&checked.repository);
-        if sealed && admitted.as_ref() != Some(&checked.repository) {
+        if self.asks_for_passkey(&checked.repository) && !admitted.contains(&checked.repository) {
             let why =
                 "the VM's newest point is in another repository since a moment ago: ask again";
             return Err(JobError::conflict("point_changed", why));
@@ -133,15 +155,32 @@ impl Jobs {
         request: &RecoveryRequest,
         offer: Option<&Offer>,
     ) -> Result<Option<String>, JobError> {
-        let sealed = &self.env.config.passkey_repositories;
-        if sealed.is_empty() {
+        if self.env.config.passkey_repositories.is_empty() {
             return Ok(None);
         }
-        let (name, _) = self.find_point(request).await?;
-        if sealed.contains(&name) {
-            self.env.passkeys.admit(&name, self.env.repository(&name)?, offer).await?;
+        let name = self.repository_of(request).await?;
+        if self.asks_for_passkey(&name) {
+            self.admit_to(&name, offer).await?;
         }
         Ok(Some(name))
+    }
+
+    /// The repository that has the point.
+    pub(crate) async fn repository_of(
+        &self,
+        request: &RecoveryRequest,
+    ) -> Result<String, JobError> {
+        Ok(self.find_point(request).await?.0)
+    }
+
+    /// Whether recoveries from a repository need one of its passkeys.
+    pub(crate) fn asks_for_passkey(&self, repository: &str) -> bool {
+        self.env.config.passkey_repositories.contains(repository)
+    }
+
+    /// Whether what is offered opens the repository.
+    pub(crate) async fn admit_to(&self, name: &str, offer: Option<&Offer>) -> Result<(), JobError> {
+        self.env.passkeys.admit(name, self.env.repository(name)?, offer).await
     }
 
     /// Whether the request can work: everything that needs I/O.
@@ -251,11 +290,7 @@ impl Jobs {
     fn new_id(&self, now: Timestamp) -> Result<JobId, JobError> {
         let known = self.entries.lock();
         loop {
-            let mut random = [0; 2];
-            getrandom::fill(&mut random).map_err(|e| {
-                JobError::unavailable("internal", "draw a random number", anyhow::anyhow!("{e}"))
-            })?;
-            let id = JobId::new(now, u16::from_le_bytes(random));
+            let id = JobId::new(now, failure::random()?);
             if !known.contains_key(&id) {
                 return Ok(id);
             }

@@ -271,6 +271,10 @@ impl Running {
         self.wait(id, &finals).await
     }
 
+    pub(super) fn db(&self) -> &Database {
+        &self.db
+    }
+
     /// Leaves all jobs for the next start.
     pub(super) async fn stop(self) {
         self.jobs.stop().await;

@@ -1,0 +1,219 @@
+//! Many VMs by one request.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::world::{Running, World, to_export};
+use crate::{
+    BatchRequest, BatchState, BatchView, Batches, Gate, Group, GroupState, JobError, JobId,
+    OnError, RecoveryRequest, Selection,
+};
+
+fn group(names: &[&str]) -> Group {
+    let recovery = |name: &&str| RecoveryRequest { name: Some((*name).into()), ..to_export() };
+    Group {
+        name: None,
+        recoveries: names.iter().map(recovery).collect(),
+        select: None,
+        within_seconds: 60,
+        delay_seconds: 0,
+        gates: Vec::new(),
+    }
+}
+
+fn batch(groups: Vec<Group>) -> BatchRequest {
+    BatchRequest { name: Some("night".into()), groups, on_error: OnError::Halt }
+}
+
+fn open(running: &Running) -> Arc<Batches> {
+    Batches::open(running.jobs.clone(), running.db()).unwrap()
+}
+
+async fn ended(batches: &Batches, id: &JobId) -> BatchView {
+    let mut view = batches.watch(id).unwrap();
+    let ended = view.wait_for(|view| view.finished_at.is_some());
+    tokio::time::timeout(Duration::from_secs(60), ended).await.expect("it ends").unwrap().clone()
+}
+
+fn states(view: &BatchView) -> Vec<GroupState> {
+    view.groups.iter().map(|group| group.state).collect()
+}
+
+async fn discard_all(running: &Running) {
+    for job in running.jobs.list().into_iter().filter(|job| !job.state.is_final()) {
+        running.jobs.cancel(&job.id).await.unwrap();
+        running.end(&job.id).await;
+    }
+}
+
+#[test]
+fn groups_come_up_in_order() {
+    World::new().live(async |world| {
+        let running = world.start().await;
+        running.jobs.run();
+        let batches = open(&running);
+        let id = batches.start(batch(vec![group(&["a", "b"]), group(&["c"])]), None).await.unwrap();
+        let view = ended(&batches, &id).await;
+        assert_eq!(view.state, BatchState::Completed, "{view:#?}");
+        let jobs: Vec<_> =
+            view.groups.iter().flat_map(|g| &g.vms).map(|vm| vm.job.clone().unwrap()).collect();
+        let since = |at: usize| running.jobs.view(&jobs[at]).unwrap();
+        assert!(since(2).created_at >= since(0).serving_since.unwrap());
+        assert!(since(2).created_at >= since(1).serving_since.unwrap());
+        assert!(matches!(batches.cancel(&id), Err(JobError::Conflict { code: "batch_ended", .. })));
+        discard_all(&running).await;
+        world.assert_clean(&running);
+    });
+}
+
+#[test]
+fn what_does_not_come_up_halts_or_is_passed_over() {
+    World::new().live(async |world| {
+        let running = world.start().await;
+        running.jobs.run();
+        let batches = open(&running);
+        let taken = || Group {
+            recoveries: vec![RecoveryRequest { name: Some("a".into()), ..to_export() }],
+            ..group(&[])
+        };
+        let groups = || vec![group(&["a"]), taken(), group(&["b"])];
+        let id = batches.start(batch(groups()), None).await.unwrap();
+        let halted = ended(&batches, &id).await;
+        assert_eq!(halted.state, BatchState::Halted);
+        assert_eq!(states(&halted), [GroupState::Up, GroupState::Failed, GroupState::Pending]);
+        assert_eq!(halted.groups[1].vms[0].error.as_ref().unwrap().code, "name_taken");
+        discard_all(&running).await;
+        let id = batches
+            .start(BatchRequest { on_error: OnError::GoOn, ..batch(groups()) }, None)
+            .await
+            .unwrap();
+        let passed = ended(&batches, &id).await;
+        assert_eq!(passed.state, BatchState::Incomplete);
+        assert_eq!(states(&passed), [GroupState::Up, GroupState::Failed, GroupState::Up]);
+        discard_all(&running).await;
+        world.assert_clean(&running);
+    });
+}
+
+#[test]
+fn a_gate_is_waited_for() {
+    World::new().live(async |world| {
+        let running = world.start().await;
+        running.jobs.run();
+        let batches = open(&running);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let gate = |within_seconds| Gate::Port { host: "127.0.0.1".into(), port, within_seconds };
+        let gated =
+            |within| vec![Group { gates: vec![gate(within)], ..group(&["a"]) }, group(&["b"])];
+        let id = batches.start(batch(gated(60)), None).await.unwrap();
+        assert_eq!(ended(&batches, &id).await.state, BatchState::Completed);
+        discard_all(&running).await;
+        drop(listener);
+        let id = batches.start(batch(gated(1)), None).await.unwrap();
+        let shut = ended(&batches, &id).await;
+        assert_eq!(shut.state, BatchState::Halted);
+        assert_eq!(shut.groups[0].gates[0].open, Some(false));
+        assert!(shut.groups[0].gates[0].error.as_ref().unwrap().message.contains("refused"));
+        discard_all(&running).await;
+    });
+}
+
+#[test]
+fn a_restart_goes_on_and_begins_nothing_twice() {
+    let world = World::new();
+    // A gate that nobody opens holds the batch between its groups.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    drop(listener);
+    let id = world.live(async |world| {
+        let running = world.start().await;
+        running.jobs.run();
+        let batches = open(&running);
+        let gates = vec![Gate::Port { host: "127.0.0.1".into(), port, within_seconds: 600 }];
+        let groups = vec![Group { gates, ..group(&["a"]) }, group(&["b"])];
+        let id = batches.start(batch(groups), None).await.unwrap();
+        let mut view = batches.watch(&id).unwrap();
+        view.wait_for(|view| view.groups[0].state == GroupState::Checking).await.unwrap();
+        id
+    });
+    let _listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+    world.live(async |world| {
+        let running = world.start().await;
+        running.jobs.run();
+        let batches = open(&running);
+        batches.run();
+        let view = ended(&batches, &id).await;
+        assert_eq!(view.state, BatchState::Completed);
+        assert_eq!(running.jobs.list().len(), 2);
+        discard_all(&running).await;
+        world.assert_clean(&running);
+    });
+}
+
+#[test]
+fn cancelled_it_begins_no_more_and_its_jobs_go_on() {
+    World::new().live(async |world| {
+        let running = world.start().await;
+        running.jobs.run();
+        let batches = open(&running);
+        let groups = vec![Group { delay_seconds: 600, ..group(&["a"]) }, group(&["b"])];
+        let id = batches.start(batch(groups), None).await.unwrap();
+        let mut view = batches.watch(&id).unwrap();
+        view.wait_for(|view| view.groups[0].state == GroupState::Waiting).await.unwrap();
+        batches.cancel(&id).unwrap();
+        let view = ended(&batches, &id).await;
+        assert_eq!(view.state, BatchState::Cancelled);
+        assert_eq!(running.jobs.list().len(), 1);
+        running.serving(view.groups[0].vms[0].job.as_ref().unwrap()).await;
+        discard_all(&running).await;
+    });
+}
+
+#[test]
+fn a_selection_takes_the_newest_suiting_point_of_each_vm() {
+    World::new().live(async |world| {
+        let running = world.start().await;
+        running.jobs.run();
+        let batches = open(&running);
+        let each =
+            RecoveryRequest { point: "*".into(), name_suffix: Some("-lab".into()), ..to_export() };
+        let select = |tag: &str| Selection {
+            vms: Vec::new(),
+            tag: Some(tag.into()),
+            since: None,
+            before: None,
+            each: Box::new(each.clone()),
+        };
+        let of = |tag: &str| batch(vec![Group { select: Some(select(tag)), ..group(&[]) }]);
+        let chosen = batches.resolve(&of("nightly")).await.unwrap();
+        assert_eq!(chosen[0].len(), 1);
+        assert_ne!(chosen[0][0].point, "*");
+        let none = batches.start(of("weekly"), None).await;
+        assert!(matches!(none, Err(JobError::Refused { code: "bad_selection", .. })), "{none:?}");
+        let id = batches.start(of("nightly"), None).await.unwrap();
+        assert_eq!(ended(&batches, &id).await.state, BatchState::Completed);
+        assert_eq!(running.jobs.list()[0].name, "sample-lab");
+        discard_all(&running).await;
+    });
+}
+
+#[test]
+fn a_batch_that_cannot_work_is_refused_and_begins_nothing() {
+    World::new().live(async |world| {
+        let running = world.start().await;
+        let batches = open(&running);
+        let unknown = Group {
+            recoveries: vec![RecoveryRequest { point: "nobody".into(), ..to_export() }],
+            ..group(&[])
+        };
+        let refused = batches.start(batch(vec![group(&["a"]), unknown]), None).await;
+        assert!(matches!(refused, Err(JobError::NotFound { what: "point", .. })), "{refused:?}");
+        for bad in [vec![], vec![group(&[])], vec![group(&["a"]); 65]] {
+            let refused = batches.start(batch(bad), None).await;
+            assert!(matches!(refused, Err(JobError::Refused { .. })), "{refused:?}");
+        }
+        assert!(running.jobs.list().is_empty() && batches.list().is_empty());
+    });
+}
