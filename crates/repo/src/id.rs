@@ -111,6 +111,18 @@ impl PackId {
     }
 }
 
+impl FromStr for PackId {
+    type Err = ParseIdError;
+    /// Exactly as it is displayed, so that no other name is taken for it.
+    fn from_str(text: &str) -> Result<Self, ParseIdError> {
+        let id = u64::from_str_radix(text, 16).ok().map(Self);
+        id.filter(|id| id.to_string() == text).ok_or_else(|| {
+            let text = text.chars().take(64).collect();
+            ParseIdError { kind: "pack id", text }
+        })
+    }
+}
+
 impl fmt::Display for PackId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", self.0)

@@ -25,6 +25,7 @@ use crate::map::Shape;
 use crate::map::build::MapBuilder;
 use crate::map::seal::MapSeal;
 use crate::map::walk::MapWalk;
+use crate::prune::condemned;
 use crate::store::{Writer, map_object, point_object};
 use crate::{DiskManifest, MapId, PointId, PointManifest, RepoError, Repository};
 use blocks::Blocks;
@@ -80,7 +81,8 @@ impl Run<'_> {
     /// Order matters, because a crash may fall between any two steps:
     ///
     /// 1. packs and maps, synced    crash here: nobody refers to them; the next ingest reuses the packs
-    /// 2. the manifest, synced      crash after: the point is there, and whole
+    /// 2. a look at what a prune has condemned meanwhile
+    /// 3. the manifest, synced      crash after: the point is there, and whole
     fn write_point(mut self, packs: &mut Packs<'_>) -> Result<IngestReport, RepoError> {
         let (package, stop) = (self.source.package.take(), AtomicBool::new(false));
         thread::scope(|scope| {
@@ -122,6 +124,11 @@ impl Run<'_> {
             .finish()
             .and_then(|()| packs.finish())
             .and_then(|()| point.encode_for(seal, &object))
+            .and_then(|bytes| {
+                let (store, now) = (self.repository.store(), Timestamp::now());
+                condemned::check_publish(store, seal, &packs.used, &maps, now)?;
+                Ok(bytes)
+            })
             .and_then(|bytes| self.writer.put(&object, &bytes));
         if let Err(error) = published {
             self.remove_maps(&maps);
@@ -202,6 +209,12 @@ fn base(
     source: &Source,
 ) -> Result<PointManifest, RepoError> {
     let base = repository.point_blocking(&changes.parent)?;
+    if let Some(at) = repository.goes_after_blocking(&base.id)? {
+        return Err(RepoError::refused(format!(
+            "point {} was let go by a prune and is deleted after {at}: ingest from a newer one",
+            base.id
+        )));
+    }
     if base.vm.id != source.vm.id {
         return Err(RepoError::refused(format!(
             "point {} is of the VM {}, and what is ingested is {}",

@@ -8,6 +8,7 @@
 //! points/<vm>/<point>.json         manifest: .vmx, nvram, disks; carries the checksum of its own body
 //! maps/<map>.map                   a disk: block number to place in a pack
 //! packs/<2 digits>/<pack>.pack     blocks
+//! condemned/<time>-<n>.json        what a prune takes away later
 //! tmp/                             objects that are being written; no reader looks here
 //! lock                             whoever writes holds a lock on it
 //! ```
@@ -63,7 +64,8 @@
 //! # Crash
 //!
 //! A writer that dies leaves files in `tmp/`, which the next one deletes, and packs and maps that nothing refers
-//! to; on S3 it leaves parts of uploads, which a writer takes away two days later. Whole packs among them are found by the next ingest and used. Maps stay until they are swept.
+//! to; on S3 it leaves parts of uploads, which a writer takes away two days later. Whole packs among them are found by the next ingest and used; else both go with
+//! the next prune. `prune` tells its own steps.
 //!
 //! # Cancellation
 //!
@@ -78,12 +80,14 @@
 //! for the list, and a page of each level of the older point's map.
 mod check;
 mod codec;
+mod envelope;
 mod error;
 mod id;
 mod ingest;
 mod manifest;
 mod map;
 mod pack;
+mod prune;
 mod repository;
 mod seal;
 mod store;
@@ -101,7 +105,10 @@ pub use manifest::{
 };
 pub use map::read::DiskMap;
 pub use map::{BlockRef, MapEntry};
-pub use repository::{CreateOptions, DamagedPoint, PointListing, Repository};
+pub use prune::{
+    KeptBy, PruneCounts, PruneOptions, PruneProgress, PruneReport, Retention, Verdict, prune,
+};
+pub use repository::{CondemnedPoint, CreateOptions, DamagedPoint, PointListing, Repository};
 pub use seal::{Passkey, PasskeyInfo};
 pub use store::{Location, S3Credentials, S3Location, S3Stats};
 pub use tier::{

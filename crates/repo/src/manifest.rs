@@ -1,12 +1,10 @@
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use jiff::Timestamp;
 use rekindle_block::BlockHash;
 use serde::{Deserialize, Serialize};
 
-use crate::seal::{Scope, Seal};
-use crate::{MapId, PointId, RepoError, VmId};
+use crate::seal::Seal;
+use crate::{MapId, PointId, RepoError, VmId, envelope};
 
 /// The largest manifest that is read or written: 16 MiB.
 pub const MAX_MANIFEST_BYTES: u64 = 16 << 20;
@@ -19,8 +17,8 @@ pub const MAX_DISKS: usize = 256;
 const MAX_VMX_BYTES: usize = 1 << 20;
 const MAX_TEXT_BYTES: usize = 1024;
 const MAX_TAGS: usize = 64;
-/// The one format version that this build reads and writes.
-const VERSION: u32 = 1;
+/// What a manifest's body is called in its envelope.
+const FIELD: &str = "point";
 
 /// A recovery point: one VM at one time. Immutable.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -92,9 +90,7 @@ impl PointManifest {
         self.validate().map_err(RepoError::refused)?;
         let body = serde_json::to_vec(self)
             .map_err(|error| RepoError::refused(format!("cannot encode the manifest: {error}")))?;
-        let mut bytes = envelope_head(&BlockHash::of(&body)).into_bytes();
-        bytes.extend_from_slice(&body);
-        bytes.extend_from_slice(ENVELOPE_END);
+        let bytes = envelope::wrap(FIELD, &body);
         if bytes.len() as u64 > MAX_MANIFEST_BYTES {
             return Err(RepoError::refused(format!("the manifest takes {} bytes", bytes.len())));
         }
@@ -108,7 +104,7 @@ impl PointManifest {
         if bytes.len() as u64 > MAX_MANIFEST_BYTES {
             return Err(corrupt(format!("{} bytes is too long", bytes.len())));
         }
-        let body = open_envelope(bytes).map_err(|problem| problem.into_error(what))?;
+        let body = envelope::unwrap(FIELD, bytes).map_err(|problem| problem.into_error(what))?;
         let manifest: Self = serde_json::from_slice(body).map_err(|e| corrupt(e.to_string()))?;
         manifest.validate().map_err(corrupt)?;
         Ok(manifest)
@@ -116,12 +112,7 @@ impl PointManifest {
 
     /// The stored form of the object `object`: [`Self::encode`], which may be sealed.
     pub(crate) fn encode_for(&self, seal: &Seal, object: &str) -> Result<Vec<u8>, RepoError> {
-        let plain = self.encode()?;
-        if !seal.is_sealed() {
-            return Ok(plain);
-        }
-        let sealed = STANDARD.encode(seal.seal(Scope::Object(object), b"", &plain)?);
-        let bytes = format!("{SEALED_HEAD}{sealed}{SEALED_END}").into_bytes();
+        let bytes = envelope::seal(seal, object, self.encode()?)?;
         if bytes.len() as u64 > MAX_MANIFEST_BYTES {
             return Err(RepoError::refused(format!("the manifest takes {} bytes", bytes.len())));
         }
@@ -133,14 +124,7 @@ impl PointManifest {
         if !seal.is_sealed() {
             return Self::decode(object, bytes);
         }
-        let corrupt = |detail: &str| RepoError::corrupt(object, detail);
-        let sealed = bytes
-            .strip_prefix(SEALED_HEAD.as_bytes())
-            .and_then(|rest| rest.strip_suffix(SEALED_END.as_bytes()))
-            .and_then(|text| STANDARD.decode(text).ok())
-            .ok_or_else(|| corrupt("it is no sealed manifest"))?;
-        let plain = seal.open(Scope::Object(object), b"", sealed);
-        Self::decode(object, &plain.map_err(|_| corrupt("it is not what was sealed"))?)
+        Self::decode(object, &envelope::open(seal, object, bytes)?)
     }
 
     fn validate(&self) -> Result<(), String> {
@@ -201,54 +185,6 @@ fn is_base_name(name: &str) -> bool {
     (1..=255).contains(&name.len()) && !control && name != "." && name != ".."
 }
 
-/// The envelope is JSON too, but read as bytes, so that the checksum covers exactly what was
-/// written: `{"version":1,"blake3":"<64 digits>","point":<body>}`.
-const ENVELOPE_END: &[u8] = b"}\n";
-/// A sealed manifest: what is in between is the envelope, sealed and in base64.
-const SEALED_HEAD: &str = "{\"version\":1,\"sealed\":\"";
-const SEALED_END: &str = "\"}\n";
-
-fn envelope_head(hash: &BlockHash) -> String {
-    format!("{{\"version\":{VERSION},\"blake3\":\"{hash}\",\"point\":")
-}
-
-enum EnvelopeProblem {
-    Damaged(String),
-    Newer(u32),
-}
-
-impl EnvelopeProblem {
-    fn into_error(self, what: &str) -> RepoError {
-        match self {
-            Self::Damaged(detail) => RepoError::corrupt(what, detail),
-            Self::Newer(version) => RepoError::refused(format!(
-                "{what} has format version {version}; this build reads version {VERSION}"
-            )),
-        }
-    }
-}
-
-fn open_envelope(bytes: &[u8]) -> Result<&[u8], EnvelopeProblem> {
-    let damaged = |detail: &str| EnvelopeProblem::Damaged(detail.into());
-    let rest = bytes.strip_prefix(b"{\"version\":").ok_or_else(|| damaged("no version"))?;
-    let digits = rest.iter().take_while(|b| b.is_ascii_digit()).take(9).count();
-    let version = std::str::from_utf8(&rest[..digits]).ok().and_then(|text| text.parse().ok());
-    match version {
-        Some(VERSION) => {}
-        Some(version) => return Err(EnvelopeProblem::Newer(version)),
-        None => return Err(damaged("no version")),
-    }
-    let head_len = envelope_head(&BlockHash::from_bytes([0; 32])).len();
-    let body = bytes
-        .get(head_len..)
-        .and_then(|rest| rest.strip_suffix(ENVELOPE_END))
-        .ok_or_else(|| damaged("it ends too early"))?;
-    if bytes[..head_len] != *envelope_head(&BlockHash::of(body)).as_bytes() {
-        return Err(damaged("its checksum does not match"));
-    }
-    Ok(body)
-}
-
 mod base64_bytes {
     use base64::Engine;
     use base64::engine::general_purpose::STANDARD;
@@ -267,7 +203,7 @@ mod base64_bytes {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;
 
@@ -351,9 +287,7 @@ mod tests {
             change(&mut manifest);
             assert!(manifest.encode().is_err(), "change {number}");
             let body = serde_json::to_vec(&manifest).unwrap();
-            let mut forged = envelope_head(&BlockHash::of(&body)).into_bytes();
-            forged.extend(body);
-            forged.extend(ENVELOPE_END);
+            let forged = envelope::wrap(FIELD, &body);
             let error = PointManifest::decode("m", &forged).unwrap_err();
             assert!(matches!(error, RepoError::Corrupt { .. }), "change {number}: {error}");
         }

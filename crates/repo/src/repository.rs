@@ -1,4 +1,5 @@
 mod passkeys;
+mod points;
 
 use std::fs;
 use std::path::Path;
@@ -9,11 +10,11 @@ use rekindle_block::BlockSize;
 use serde::{Deserialize, Serialize};
 
 use crate::id::random;
-use crate::manifest::MAX_MANIFEST_BYTES;
 use crate::seal::keyring::Home;
 use crate::seal::{DataKey, Passkey, Seal};
-use crate::store::{Location, PointPlace, REPOSITORY, Store, Writer};
-use crate::{DiskMap, PointId, PointManifest, RepoError, S3Stats};
+use crate::store::{Location, REPOSITORY, Store, Writer};
+use crate::{DiskMap, PointManifest, RepoError, S3Stats};
+pub use points::{CondemnedPoint, DamagedPoint, PointListing};
 
 /// The largest `repository.json`.
 const MAX_RECORD_BYTES: u64 = 64 << 10;
@@ -80,55 +81,6 @@ pub struct CreateOptions {
     pub passkey: Option<Passkey>,
     /// What that passkey is called. Not sealed.
     pub passkey_label: String,
-}
-
-/// What a repository holds.
-#[derive(Clone, Debug, Default)]
-pub struct PointListing {
-    /// The readable points, by VM and then by time.
-    pub points: Vec<PointManifest>,
-    /// What should be a point and cannot be read as one.
-    pub damaged: Vec<DamagedPoint>,
-}
-
-/// An object among the points that is none.
-#[derive(Clone, Debug, Serialize)]
-pub struct DamagedPoint {
-    /// Its name in the repository.
-    pub object: String,
-    /// What is wrong with it.
-    pub reason: String,
-}
-
-impl PointListing {
-    fn add(&mut self, place: PointPlace, point: Result<PointManifest, RepoError>) {
-        match point {
-            Ok(point) => self.points.push(point),
-            // Removed since it was listed.
-            Err(RepoError::NotFound { .. }) => {}
-            Err(error) => {
-                let reason = match std::error::Error::source(&error) {
-                    Some(source) => format!("{error}: {source}"),
-                    None => error.to_string(),
-                };
-                self.damaged.push(DamagedPoint { object: place.object, reason });
-            }
-        }
-    }
-}
-
-impl PointPlace {
-    /// The manifest that lies there, if it belongs there.
-    fn decode(&self, seal: &Seal, bytes: &[u8]) -> Result<PointManifest, RepoError> {
-        let Some((folder, id)) = &self.ids else {
-            return Err(RepoError::corrupt(&self.object, "its name is none of a point"));
-        };
-        let point = PointManifest::decode_from(seal, &self.object, bytes)?;
-        if point.id != *id || seal.folder(&point.vm.id)? != *folder {
-            return Err(RepoError::corrupt(&self.object, "it is another point's manifest"));
-        }
-        Ok(point)
-    }
 }
 
 impl Repository {
@@ -220,60 +172,6 @@ impl Repository {
         self.0.store.s3_stats()
     }
 
-    /// All points. One that cannot be read is listed as damaged and hides no other.
-    pub async fn points(&self) -> Result<PointListing, RepoError> {
-        let mut listing = PointListing::default();
-        for place in self.0.store.list_points().await? {
-            let point = self.read_point(&place).await;
-            listing.add(place, point);
-        }
-        Ok(listing)
-    }
-
-    /// The same for a thread that may block.
-    pub(crate) fn points_blocking(&self) -> Result<PointListing, RepoError> {
-        let mut listing = PointListing::default();
-        for place in self.0.store.list_points_blocking()? {
-            let point = self.read_point_blocking(&place);
-            listing.add(place, point);
-        }
-        Ok(listing)
-    }
-
-    /// The point of that id, for a thread that may block.
-    pub(crate) fn point_blocking(&self, id: &PointId) -> Result<PointManifest, RepoError> {
-        let places = self.0.store.list_points_blocking()?;
-        let place = places
-            .into_iter()
-            .find(|place| place.ids.as_ref().is_some_and(|(_, found)| found == id))
-            .ok_or_else(|| RepoError::NotFound { what: format!("recovery point {id}") })?;
-        self.read_point_blocking(&place)
-    }
-
-    fn read_point_blocking(&self, place: &PointPlace) -> Result<PointManifest, RepoError> {
-        let (of_place, seal) = (place.clone(), self.seal().clone());
-        let decode = move |bytes: Vec<u8>| of_place.decode(&seal, &bytes);
-        self.0.store.read_all_blocking(&place.object, MAX_MANIFEST_BYTES, decode)
-    }
-
-    /// The point of that id.
-    pub async fn point(&self, id: &PointId) -> Result<PointManifest, RepoError> {
-        for place in self.0.store.list_points().await? {
-            if place.ids.as_ref().is_some_and(|(_, found)| found == id) {
-                return self.read_point(&place).await;
-            }
-        }
-        Err(RepoError::NotFound { what: format!("recovery point {id}") })
-    }
-
-    /// The newest readable point of the VM of that name or id.
-    pub async fn latest(&self, vm: &str) -> Result<PointManifest, RepoError> {
-        let ours = |point: &PointManifest| point.vm.name == vm || point.vm.id.as_str() == vm;
-        let points = self.points().await?.points.into_iter().filter(ours);
-        let latest = points.max_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
-        latest.ok_or_else(|| RepoError::NotFound { what: format!("a recovery point of {vm:?}") })
-    }
-
     /// Opens disk `index` of a point: one small read, whatever its size.
     pub async fn open_disk(
         &self,
@@ -285,12 +183,6 @@ impl Repository {
         })?;
         let seal = self.seal().clone();
         DiskMap::open(self.0.store.clone(), seal, self.block_size(), disk).await
-    }
-
-    async fn read_point(&self, place: &PointPlace) -> Result<PointManifest, RepoError> {
-        let decode = (place.clone(), self.seal().clone());
-        let decode = move |bytes: Vec<u8>| decode.0.decode(&decode.1, &bytes);
-        self.0.store.read_all(&place.object, MAX_MANIFEST_BYTES, decode).await
     }
 
     pub(crate) fn store(&self) -> &Store {

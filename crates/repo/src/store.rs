@@ -10,6 +10,7 @@ mod writer;
 use std::ops::Range;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use rekindle_block::Block;
 
 pub(crate) use local::LocalDir;
@@ -19,10 +20,10 @@ pub use s3::{S3Credentials, S3Location, S3Stats};
 pub(crate) use writer::{NewObject, Writer};
 
 use crate::codec::open_block;
-
 use crate::id::PackId;
 use crate::map::BlockRef;
 use crate::seal::Seal;
+use crate::tier::Tier;
 use crate::{MapId, PointId, RepoError, VmId};
 
 pub(crate) const REPOSITORY: &str = "repository.json";
@@ -52,7 +53,7 @@ fn pack_of(object: &str) -> Option<PackId> {
 }
 
 /// The point that an object below `points/` should be.
-fn place_of(object: String) -> PointPlace {
+pub(crate) fn place_of(object: String) -> PointPlace {
     let parts = object.strip_prefix("points/").and_then(|rest| rest.split_once('/'));
     let ids = parts.and_then(|(vm, name)| {
         let point = name.strip_suffix(".json").and_then(|point| point.parse().ok());
@@ -67,6 +68,15 @@ pub(crate) struct PointPlace {
     pub(crate) object: String,
     /// `None` if the object's name is none that a point can have.
     pub(crate) ids: Option<(VmId, PointId)>,
+}
+
+/// A pack as a listing tells it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StoredPack {
+    pub(crate) pack: PackId,
+    pub(crate) len: u64,
+    pub(crate) tier: Tier,
+    pub(crate) written_at: Timestamp,
 }
 
 /// Where a repository's objects live. The set is closed: to add a kind, add a variant and the
@@ -93,6 +103,14 @@ impl Store {
         match self {
             Self::Local(_) => None,
             Self::S3(bucket) => Some(bucket.stats()),
+        }
+    }
+
+    /// Lets go of what is held of packs that were deleted, so that their space is free.
+    pub(crate) fn forget_packs(&self, packs: &[PackId]) {
+        match self {
+            Self::Local(dir) => dir.forget_packs(packs),
+            Self::S3(_) => {}
         }
     }
 

@@ -4,7 +4,7 @@ mod moving;
 mod needs;
 mod thaw;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 pub use moving::{MoveReport, move_point};
@@ -29,6 +29,17 @@ impl Tier {
     /// Whether it must be thawed before it can be read.
     pub fn is_cold(self) -> bool {
         matches!(self, Self::Glacier | Self::DeepArchive)
+    }
+
+    /// What Amazon charges for deleting `bytes` that have been there for `age`: the rest of the least time.
+    pub(crate) fn early_deletion_usd(self, bytes: u64, age: SignedDuration) -> f64 {
+        let (days, usd_per_gib_month) = match self {
+            Self::Hot | Self::Warm => return 0.0,
+            Self::Glacier => (90.0, 0.0036),
+            Self::DeepArchive => (180.0, 0.00099),
+        };
+        let left = (days - age.as_secs_f64() / 86_400.0).clamp(0.0, days);
+        bytes as f64 / (1_u64 << 30) as f64 * usd_per_gib_month * left / 30.0
     }
 
     /// Its name, as in JSON and on the command line.
@@ -76,4 +87,23 @@ pub struct Estimate {
     pub seconds: u64,
     /// US dollars for the retrieval.
     pub usd: f64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deleting_early_costs_what_is_left_of_the_least_time() {
+        let cost = |tier: Tier, days: i64| {
+            tier.early_deletion_usd(100 << 30, SignedDuration::from_hours(24 * days))
+        };
+        assert_eq!((cost(Tier::Hot, 0), cost(Tier::Warm, 0)), (0.0, 0.0));
+        assert!((cost(Tier::Glacier, 0) - 1.08).abs() < 1e-9, "three months at 0.36");
+        assert!((cost(Tier::Glacier, 60) - 0.36).abs() < 1e-9);
+        assert!((cost(Tier::DeepArchive, 150) - 0.099).abs() < 1e-9);
+        assert_eq!((cost(Tier::Glacier, 90), cost(Tier::DeepArchive, 400)), (0.0, 0.0));
+        // A store whose clock is ahead of ours.
+        assert_eq!(cost(Tier::Glacier, -5), cost(Tier::Glacier, 0));
+    }
 }

@@ -133,12 +133,14 @@ impl Blocks<'_> {
     ) -> Result<u64, RepoError> {
         let (mut stored, mut at) = (0, 0);
         while let Some(batch) = conveyor.take()? {
-            stored += self.collect_unread(at..batch.range.start, parent.as_mut(), map)?;
+            let unread = at..batch.range.start;
+            stored += self.collect_unread(unread, parent.as_mut(), packs, map)?;
             at = batch.range.end;
             stored += self.collect_batch(&batch, packs, map)?;
             conveyor.recycle(batch);
         }
-        stored += self.collect_unread(at..self.shape.blocks(), parent.as_mut(), map)?;
+        let unread = at..self.shape.blocks();
+        stored += self.collect_unread(unread, parent.as_mut(), packs, map)?;
         Ok(stored)
     }
 
@@ -147,6 +149,7 @@ impl Blocks<'_> {
         &self,
         range: Range<u64>,
         mut parent: Option<&mut ParentBlocks<'_>>,
+        packs: &mut Packs<'_>,
         map: &mut MapBuilder<S>,
     ) -> Result<u64, RepoError> {
         let (mut stored, mut at) = (0, range.start);
@@ -162,6 +165,7 @@ impl Blocks<'_> {
             if let Some(parent) = &mut parent {
                 parent.walk(at..end, |idx, block| {
                     stored += u64::from(block.stored_len);
+                    packs.used.insert(block.pack);
                     map.put(idx, block)
                 })?;
             }
@@ -206,6 +210,7 @@ impl Blocks<'_> {
             let idx = batch.range.start + number as u64;
             match block {
                 Some(block) => {
+                    packs.used.insert(block.pack);
                     map.put(BlockIdx(idx), block)?;
                     stored += u64::from(block.stored_len);
                 }

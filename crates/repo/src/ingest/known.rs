@@ -8,6 +8,7 @@ use crate::codec::Codec;
 use crate::id::PackId;
 use crate::map::BlockRef;
 use crate::pack::read::read_index;
+use crate::prune::condemned;
 use crate::seal::Seal;
 use crate::store::Store;
 
@@ -34,11 +35,13 @@ struct Place {
 }
 
 impl Known {
-    /// Reads the indices of all packs, newest first, until the bound is reached. A damaged pack is passed
+    /// Reads the indices of all packs but those that a prune has condemned, newest first, until the bound is reached. A damaged pack is passed
     /// over with a warning: what is in it is written again.
     pub(super) fn load(store: &Store, seal: &Seal, cancel: &AtomicBool) -> Result<Self, RepoError> {
         let mut known = Self::default();
-        for pack in store.list_packs_blocking()? {
+        let condemned = condemned::packs(store, seal)?;
+        let packs = store.list_packs_blocking()?.into_iter();
+        for pack in packs.filter(|pack| !condemned.contains(pack)) {
             if cancel.load(Ordering::Relaxed) {
                 return Err(RepoError::Cancelled);
             }

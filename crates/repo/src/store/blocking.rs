@@ -1,10 +1,11 @@
 //! A store's calls for threads that may block: ingest, check and prune.
 
+use std::cmp::Reverse;
 use std::ops::Range;
 
 use rekindle_block::Block;
 
-use super::{PointPlace, Store, pack_object};
+use super::{PointPlace, Store, StoredPack, pack_object};
 use crate::RepoError;
 use crate::codec::open_block;
 use crate::id::PackId;
@@ -80,9 +81,16 @@ impl Store {
 
     /// All packs, those written last first.
     pub(crate) fn list_packs_blocking(&self) -> Result<Vec<PackId>, RepoError> {
+        let mut packs = self.stored_packs_blocking()?;
+        packs.sort_unstable_by_key(|one| Reverse((one.written_at, one.pack)));
+        Ok(packs.into_iter().map(|one| one.pack).collect())
+    }
+
+    /// All packs in no order, with what a listing tells of each.
+    pub(crate) fn stored_packs_blocking(&self) -> Result<Vec<StoredPack>, RepoError> {
         match self {
-            Self::Local(dir) => dir.list_packs(),
-            Self::S3(bucket) => bucket.list_packs_blocking(),
+            Self::Local(dir) => dir.stored_packs(),
+            Self::S3(bucket) => bucket.stored_packs_blocking(),
         }
     }
 }

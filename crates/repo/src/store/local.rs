@@ -5,12 +5,14 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use parking_lot::Mutex;
 
-use super::{PointPlace, pack_object, pack_of, place_of};
+use super::{PointPlace, StoredPack, pack_object, pack_of, place_of};
 use crate::RepoError;
 use crate::id::PackId;
 use crate::map::BlockRef;
+use crate::tier::Tier;
 
 /// Packs held open, so that a read costs no path walk. Each is one file descriptor.
 const OPEN_PACKS: usize = 64;
@@ -106,22 +108,29 @@ impl LocalDir {
         list().map_err(|error| RepoError::io("list the recovery points", error))
     }
 
-    /// All packs, those written last first.
-    pub(crate) fn list_packs(&self) -> Result<Vec<PackId>, RepoError> {
+    pub(crate) fn stored_packs(&self) -> Result<Vec<StoredPack>, RepoError> {
         let list = || {
             let mut packs = Vec::new();
             for shard in names(&self.root.join("packs"))? {
                 let shard = self.root.join("packs").join(shard);
                 for name in names(&shard)? {
-                    if let Some(id) = pack_of(&name) {
-                        packs.push((fs::metadata(shard.join(&name))?.modified()?, id));
+                    if let Some(pack) = pack_of(&name) {
+                        match fs::metadata(shard.join(&name)) {
+                            Ok(meta) => packs.push(stored(pack, &meta)?),
+                            // Deleted since it was listed.
+                            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                            Err(error) => return Err(error),
+                        }
                     }
                 }
             }
-            packs.sort_unstable_by(|a, b| b.cmp(a));
-            Ok(packs.into_iter().map(|(_, id)| id).collect())
+            Ok(packs)
         };
         list().map_err(|error| RepoError::io("list the packs", error))
+    }
+
+    pub(crate) fn forget_packs(&self, packs: &[PackId]) {
+        self.open.lock().files.retain(|open| !packs.contains(&open.id));
     }
 
     /// The objects in a folder that has no folders in it, by name; none if there is no such folder.
@@ -138,6 +147,12 @@ impl LocalDir {
         let size = meta.map_err(|error| RepoError::referenced(object, error))?.len();
         Ok((self.read_range(object, size.saturating_sub(len)..size)?, size))
     }
+}
+
+fn stored(pack: PackId, meta: &fs::Metadata) -> io::Result<StoredPack> {
+    // A time that no clock can tell sorts first, and is as old as can be.
+    let written_at = Timestamp::try_from(meta.modified()?).unwrap_or(Timestamp::MIN);
+    Ok(StoredPack { pack, len: meta.len(), tier: Tier::Hot, written_at })
 }
 
 /// What is in a directory, sorted; names that are no UTF-8 are none of ours.

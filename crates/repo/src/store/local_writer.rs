@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -42,7 +43,9 @@ impl LocalWriter {
                 |(_, errno)| match errno {
                     Errno::EWOULDBLOCK => RepoError::Unavailable {
                         what: "write to the repository".into(),
-                        source: anyhow::anyhow!("another ingest is writing to it"),
+                        source: anyhow::anyhow!(
+                            "somebody else is writing to it: an ingest or a prune"
+                        ),
                     },
                     other => unavailable(other.into()),
                 },
@@ -71,6 +74,29 @@ impl LocalWriter {
     pub(super) fn remove(&self, object: &str) -> Result<(), RepoError> {
         fs::remove_file(self.root.join(object))
             .map_err(|e| RepoError::io(format!("remove {object}"), e))
+    }
+
+    /// Deletes objects, of which some may be gone. When it returns, none comes back after a power cut.
+    pub(super) fn remove_all(&self, objects: &[String]) -> Result<(), RepoError> {
+        let mut dirs = BTreeSet::new();
+        for object in objects {
+            let path = self.root.join(object);
+            match fs::remove_file(&path) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(RepoError::io(format!("delete {object}"), error)),
+            }
+            dirs.extend(path.parent().map(Path::to_owned));
+        }
+        // One that was gone may have gone a moment before a crash: its directory is synced as well.
+        for dir in dirs {
+            match sync_dir(&dir) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(RepoError::io("delete objects", error)),
+            }
+        }
+        Ok(())
     }
 }
 

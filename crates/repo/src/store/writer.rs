@@ -41,6 +41,14 @@ impl Writer {
             Self::S3(writer) => writer.remove(object),
         }
     }
+
+    /// Deletes objects, of which some may be gone already, durably.
+    pub(crate) fn remove_all(&self, objects: &[String]) -> Result<(), RepoError> {
+        match self {
+            Self::Local(writer) => writer.remove_all(objects),
+            Self::S3(writer) => objects.iter().try_for_each(|object| writer.remove(object)),
+        }
+    }
 }
 
 /// An object that is being written; it has no name yet.

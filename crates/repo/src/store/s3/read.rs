@@ -4,13 +4,13 @@ use std::time::Instant;
 
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::types::Object;
+use jiff::Timestamp;
 
 use super::archive::tier_of;
 use super::request::{Failure, Patience};
 use super::{Running, S3Bucket};
 use crate::RepoError;
-use crate::id::PackId;
-use crate::store::{PointPlace, pack_of, place_of};
+use crate::store::{PointPlace, StoredPack, pack_of, place_of};
 use crate::tier::Tier;
 
 /// Names in a listing: a million of some 100 bytes.
@@ -134,11 +134,15 @@ impl S3Bucket {
         Ok(listed.into_iter().map(|one| place_of(one.object)).collect())
     }
 
-    pub(crate) fn list_packs_blocking(self: &Arc<Self>) -> Result<Vec<PackId>, RepoError> {
+    pub(crate) fn stored_packs_blocking(self: &Arc<Self>) -> Result<Vec<StoredPack>, RepoError> {
         let bucket = self.clone();
-        let mut listed = self.run_blocking(async move { bucket.list("packs/").await })?;
-        listed.sort_by_key(|one| std::cmp::Reverse(one.modified_seconds));
-        Ok(listed.iter().filter_map(|one| pack_of(&one.object)).collect())
+        let listed = self.run_blocking(async move { bucket.list("packs/").await })?;
+        let stored = |one: &Listed| {
+            let written_at = Timestamp::from_second(one.modified_seconds).unwrap_or(Timestamp::MIN);
+            let pack = pack_of(&one.object)?;
+            Some(StoredPack { pack, len: one.len, tier: one.tier, written_at })
+        };
+        Ok(listed.iter().filter_map(stored).collect())
     }
 
     pub(crate) fn list_blocking(self: &Arc<Self>, folder: &str) -> Result<Vec<String>, RepoError> {
