@@ -143,7 +143,7 @@ impl PointManifest {
         Self::decode(object, &plain.map_err(|_| corrupt("it is not what was sealed"))?)
     }
 
-    fn validate(&self) -> Result<(), String> {
+    pub(crate) fn validate(&self) -> Result<(), String> {
         let bound = |what: &str, len: usize, max: usize| match len <= max {
             true => Ok(()),
             false => Err(format!("{what}: {len} is more than {max}")),
