@@ -140,6 +140,9 @@ pub(crate) enum RepoCommand {
         place: String,
         #[command(flatten)]
         s3: S3Args,
+        /// What is there are images of VMs, as others left them: make nothing, and have each recovered as it lies.
+        #[arg(long, conflicts_with_all = ["encrypt", "block_bytes", "passkey_file"])]
+        images: bool,
         /// Bytes per block: a power of two from 4096 to 4194304.
         #[arg(long, default_value_t = 262_144, value_name = "BYTES")]
         block_bytes: u32,

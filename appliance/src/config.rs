@@ -8,7 +8,7 @@ mod settings;
 
 use std::path::{Path, PathBuf};
 
-pub(crate) use file::{Config, RepositoryEntry, TargetEntry, TargetKind, TlsUse};
+pub(crate) use file::{Config, RepositoryEntry, RepositoryKind, TargetEntry, TargetKind, TlsUse};
 pub(crate) use secrets::{AdminTokenFile, admin_token, read_secret};
 pub(crate) use settings::settings;
 

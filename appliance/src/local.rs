@@ -1,6 +1,7 @@
 //! Commands that need no running appliance: repositories and ingest.
 
 mod check;
+mod images;
 mod ingest;
 pub(crate) mod passkey;
 mod tier;
@@ -27,7 +28,10 @@ use crate::{
 pub(crate) fn repo(what: RepoCommand) -> Result<(), Failure> {
     logging::command();
     match what {
-        RepoCommand::Add { place, s3, block_bytes, encrypt, label, passkey, json } => {
+        RepoCommand::Add { place, s3, images: true, json, .. } => {
+            images::add(entry_of(&place, &s3)?, json)
+        }
+        RepoCommand::Add { place, s3, block_bytes, encrypt, label, passkey, json, .. } => {
             let block_size = BlockSize::new(block_bytes);
             let file = passkey.passkey_file;
             let options = CreateOptions {
@@ -126,14 +130,14 @@ fn list(args: &ConfigArgs, json: bool) -> Result<(), Failure> {
 }
 
 async fn summary(entry: &RepositoryEntry) -> Result<serde_json::Value, Failure> {
-    let passkey = passkey::configured(entry)?;
-    let repository = Repository::open_with(entry.location()?, passkey.as_ref())?;
+    let repository = open_configured(entry)?;
     let listing = repository.points().await?;
     let disks = listing.points.iter().flat_map(|point| &point.disks);
     let vms: std::collections::BTreeSet<_> =
         listing.points.iter().map(|point| point.vm.id.as_str()).collect();
     Ok(json!({
         "id": repository.id(),
+        "kind": repository.kind(),
         "sealed": repository.is_sealed(),
         "points": listing.points.len(),
         "vms": vms.len(),
@@ -171,14 +175,26 @@ fn open_one(
     passkey: &PasskeyArgs,
 ) -> Result<Repository, Failure> {
     make_default(config, entry)?;
+    if entry.has_images() {
+        return open_configured(entry);
+    }
     passkey::open_at(entry.location()?, passkey, Some(entry))
 }
 
 /// Opens a configured repository as the daemon does, which asks nobody. The default one is made when it is missing.
 pub(crate) fn open_entry(config: &Config, entry: &RepositoryEntry) -> Result<Repository, Failure> {
     make_default(config, entry)?;
+    open_configured(entry)
+}
+
+/// Opens what a configuration says is there, and asks nobody.
+fn open_configured(entry: &RepositoryEntry) -> Result<Repository, Failure> {
+    let place = entry.location()?;
+    if entry.has_images() {
+        return Ok(Repository::open_images(place)?);
+    }
     let passkey = passkey::configured(entry)?;
-    Ok(Repository::open_with(entry.location()?, passkey.as_ref())?)
+    Ok(Repository::open_with(place, passkey.as_ref())?)
 }
 
 fn make_default(config: &Config, entry: &RepositoryEntry) -> Result<(), Failure> {

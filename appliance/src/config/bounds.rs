@@ -146,6 +146,12 @@ fn repository(entry: &RepositoryEntry, found: &mut Found) {
     {
         found.add(format!("{name}: endpoint {url:?} is no http:// or https:// URL"));
     }
+    let passkeys = entry.passkey_file.is_some()
+        || entry.passkey_credential.is_some()
+        || entry.recover_needs_passkey.is_some();
+    if entry.has_images() && passkeys {
+        found.add(format!("{name}: a repository of images is not sealed and has no passkeys"));
+    }
     let sealed = entry.passkey_file.is_some() || entry.passkey_credential.is_some();
     if entry.passkey_file.is_some() && entry.passkey_credential.is_some() {
         found.add(format!("{name}: passkey_file and passkey_credential exclude each other"));
@@ -278,6 +284,11 @@ mod tests {
             (
                 "[[repository]]\nname='a'\npath='/x'\nrecover_needs_passkey=true",
                 "needs passkey_file",
+            ),
+            ("[[repository]]\nname='a'\npath='/x'\nkind='disks'", "unknown variant `disks`"),
+            (
+                "[[repository]]\nname='a'\npath='/x'\nkind='images'\npasskey_file='/x'",
+                "images is not sealed",
             ),
             ("[recovery]\nmax_active = 0", "recovery.max_active = 0 must be from 1"),
         ];

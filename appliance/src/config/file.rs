@@ -183,6 +183,9 @@ impl ConsoleSection {
 #[serde(deny_unknown_fields)]
 pub(crate) struct RepositoryEntry {
     pub(crate) name: String,
+    /// Recovery points unless it says otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) kind: Option<RepositoryKind>,
     /// A directory, or
     pub(crate) path: Option<PathBuf>,
     /// a bucket, with what follows.
@@ -200,11 +203,27 @@ pub(crate) struct RepositoryEntry {
     pub(crate) recover_needs_passkey: Option<bool>,
 }
 
+/// What lies in a repository.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum RepositoryKind {
+    /// Recovery points, which ingest wrote.
+    Points,
+    /// Images of VMs as others left them: read where they lie, never written to.
+    Images,
+}
+
 impl RepositoryEntry {
+    /// Whether it is read where others left it.
+    pub(crate) fn has_images(&self) -> bool {
+        self.kind == Some(RepositoryKind::Images)
+    }
+
     /// A repository in a directory.
     pub(crate) fn local(name: &str, path: PathBuf) -> Self {
         Self {
             name: name.into(),
+            kind: None,
             path: Some(path),
             bucket: None,
             prefix: None,

@@ -6,6 +6,7 @@ mod audit;
 mod bundle;
 mod console;
 mod disk_data;
+mod images;
 mod kill;
 mod metrics;
 mod nfs;

@@ -84,10 +84,24 @@ impl Mount {
     }
 
     pub(crate) async fn read(&mut self, file: &nfs_fh3, offset: u64, len: usize) -> Vec<u8> {
+        let read = self.try_read(file, offset, len).await;
+        read.unwrap_or_else(|| panic!("read {len} at {offset}"))
+    }
+
+    /// `None` when the server answers with an error.
+    pub(crate) async fn try_read(
+        &mut self,
+        file: &nfs_fh3,
+        offset: u64,
+        len: usize,
+    ) -> Option<Vec<u8>> {
         let args = READ3args { file: file.clone(), offset, count: len as u32 };
         match self.connection.read(&args).await.unwrap() {
-            Nfs3Result::Ok(read) => read.data.to_vec(),
-            Nfs3Result::Err((status, _)) => panic!("read {len} at {offset}: {status:?}"),
+            Nfs3Result::Ok(read) => Some(read.data.to_vec()),
+            Nfs3Result::Err((status, _)) => {
+                eprintln!("read {len} at {offset}: {status:?}");
+                None
+            }
         }
     }
 

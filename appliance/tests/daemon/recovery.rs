@@ -43,7 +43,7 @@ fn text(value: &Value) -> String {
 }
 
 /// The disk as it should be after the guest's writes.
-fn expected() -> Vec<u8> {
+pub(super) fn expected() -> Vec<u8> {
     let mut disk = image(0, DISK_BYTES as usize);
     for (version, (offset, len)) in WRITES.iter().enumerate() {
         let start = *offset as usize;
@@ -52,7 +52,7 @@ fn expected() -> Vec<u8> {
     disk
 }
 
-async fn check_disk(mount: &mut Mount, recovered: &Recovered, expected: &[u8]) {
+pub(super) async fn check_disk(mount: &mut Mount, recovered: &Recovered, expected: &[u8]) {
     let file = mount.handle(&[&recovered.folder, &recovered.extent]).await;
     for (offset, len) in pieces() {
         let read = mount.read(&file, offset, len).await;
@@ -61,14 +61,14 @@ async fn check_disk(mount: &mut Mount, recovered: &Recovered, expected: &[u8]) {
     }
 }
 
-async fn write_all(mount: &mut Mount, recovered: &Recovered) {
+pub(super) async fn write_all(mount: &mut Mount, recovered: &Recovered) {
     let file = mount.handle(&[&recovered.folder, &recovered.extent]).await;
     for (version, (offset, len)) in WRITES.iter().enumerate() {
         assert!(mount.write(&file, *offset, &written(version as u32, *offset, *len)).await);
     }
 }
 
-fn nothing_is_left(daemon: &Daemon, site: &Site) {
+pub(super) fn nothing_is_left(daemon: &Daemon, site: &Site) {
     assert_eq!(daemon.cli(&["exports"])["exports"], serde_json::json!([]));
     assert_eq!(site.entries("exports"), Vec::<String>::new());
     let overlays: Vec<_> =
@@ -127,7 +127,7 @@ async fn a_migrated_vm_holds_what_its_guest_wrote() {
 }
 
 /// The bytes of the one flat extent in a migrated VM's directory.
-fn flat(dir: &Path) -> Vec<u8> {
+pub(super) fn flat(dir: &Path) -> Vec<u8> {
     let names = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
     let flat: Vec<_> =
         names.filter(|path| path.to_str().unwrap().ends_with("-flat.vmdk")).collect();

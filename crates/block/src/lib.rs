@@ -10,7 +10,8 @@
 //! # Invariants
 //!
 //! 1. Rounding between bytes and blocks happens in [`BlockSize`] and nowhere else.
-//! 2. A [`Block`]'s bytes hash to its name: there is no way to make one without that check.
+//! 2. A [`Block`]'s bytes hash to its name: there is no way to make one without that check. Where its name is that of a
+//!    place ([`BlockHash::of_place`]), who read the bytes there vouches for them, and whoever keeps them checks by sums of its own.
 //!
 //! # Bounds
 //!

@@ -23,6 +23,9 @@ impl BlockSize {
     /// The largest block. It bounds what a reader allocates for one.
     pub const MAX: Self = Self(4 << 20);
 
+    /// 256 KiB: few enough to index, small enough to fetch for one guest read.
+    pub const DEFAULT: Self = Self(256 << 10);
+
     /// `bytes` as a block size.
     pub fn new(bytes: u32) -> Result<Self, BlockSizeError> {
         if bytes.is_power_of_two() && (Self::MIN.0..=Self::MAX.0).contains(&bytes) {
@@ -62,9 +65,8 @@ impl BlockSize {
 }
 
 impl Default for BlockSize {
-    /// 256 KiB: few enough to index, small enough to fetch for one guest read.
     fn default() -> Self {
-        Self(256 << 10)
+        Self::DEFAULT
     }
 }
 

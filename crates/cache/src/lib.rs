@@ -24,7 +24,8 @@
 //! # Invariants
 //!
 //! 1. No byte leaves unchecked: a RAM block was hashed when it came in; each 4 KiB page that leaves
-//!    the ring matches its sum, which also holds the block's name and the page's place in it.
+//!    the ring matches its sum, which also holds the block's name and the page's place in it. A whole block from the
+//!    ring is hashed again, but one that is called by its place: its sums are all it has.
 //! 2. A bad ring slot is a miss and a counter ([`CacheStats::bad_slots`]), never an error.
 //! 3. Min-free wins: the ring takes no byte that would leave less than `min_free_percent` of its file
 //!    system free, and gives segments back when others take the space. `max_bytes` holds likewise.

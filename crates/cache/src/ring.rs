@@ -294,11 +294,20 @@ impl Shared {
         }
     }
 
-    /// Reads the block at `place` and checks it against its name. A bad one is forgotten.
+    /// Reads the block at `place` and checks it against its name, or against its sums where that is the name of a place
+    /// in a disk and no hash. A bad one is forgotten.
     fn read_block(&self, hash: &BlockHash, place: &Place) -> Option<Block> {
         let mut bytes = vec![0; place.span.len as usize];
-        let read = place.segment.read(place.span.data_at(0), &mut bytes);
-        let block = read.ok().and_then(|()| Block::verify(*hash, bytes.into()).ok());
+        let read = place.segment.read(place.span.data_at(0), &mut bytes).ok();
+        let block = match hash.is_place() {
+            false => read.and_then(|()| Block::verify(*hash, bytes.into()).ok()),
+            true => read.and_then(|()| {
+                let mut sums = vec![0; place.span.sums_len()];
+                place.segment.read(place.span.sums_at(), &mut sums).ok()?;
+                let matching = pages_match(hash, 0, &bytes, &sums);
+                matching.then(|| Block::of_place(*hash, bytes.into())).flatten()
+            }),
+        };
         if block.is_none() {
             self.forget(hash, place);
         }

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use crate::ImageError;
-use crate::folder::{Folder, SourceFile};
+use crate::file::SourceFile;
+use crate::folder::Folder;
 
 /// The longest path that Windows has.
 pub(crate) const MAX_PATH_CHARS: usize = 32_767;

@@ -1,30 +1,42 @@
-use std::fs::{File, Metadata};
-use std::io;
-use std::ops::Range;
+use std::collections::BTreeMap;
+use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
-use nix::unistd::{Whence, lseek};
 
 use crate::ImageError;
+use crate::file::{RemoteFile, Revision, SourceFile};
 use crate::tar::{self, Member};
 
 /// A directory that an image must not leave. The kernel holds it (`RESOLVE_BENEATH`): neither `..`,
-/// nor an absolute name, nor a symbolic link leads out. Or an archive, which has nothing outside it.
+/// nor an absolute name, nor a symbolic link leads out. Or an archive, or files that are elsewhere: these have
+/// nothing outside them.
 #[derive(Clone, Debug)]
 pub struct Folder {
     place: Place,
     root: PathBuf,
+    links: Links,
+    opened: Option<Opened>,
 }
+
+/// What was opened of a folder, by name; `None` for what was not there.
+type Opened = Arc<Mutex<BTreeMap<PathBuf, Option<Revision>>>>;
 
 #[derive(Clone, Debug)]
 enum Place {
     Directory(Arc<OwnedFd>),
     Archive(Arc<Archive>),
+    Elsewhere { files: Arc<BTreeMap<PathBuf, Arc<dyn RemoteFile>>>, dir: PathBuf },
+}
+
+/// Whether symbolic links are followed, which stay within the folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Links {
+    Followed,
+    Refused,
 }
 
 #[derive(Debug)]
@@ -41,7 +53,54 @@ impl Folder {
         if !file.metadata().map_err(|e| ImageError::io(&name, e))?.is_dir() {
             return Err(ImageError::unsupported(&name, "it is no directory"));
         }
-        Ok(Self { place: Place::Directory(Arc::new(file.into())), root: root.to_owned() })
+        let place = Place::Directory(Arc::new(file.into()));
+        Ok(Self { place, root: root.to_owned(), links: Links::Followed, opened: None })
+    }
+
+    /// Opens the directory `root`, in which no symbolic link is followed.
+    pub fn open_without_links(root: &Path) -> Result<Self, ImageError> {
+        Ok(Self { links: Links::Refused, ..Self::open(root)? })
+    }
+
+    /// Files that are elsewhere, by their names relative to the folder, which is shown as `root`.
+    pub fn elsewhere(root: &Path, files: BTreeMap<PathBuf, Arc<dyn RemoteFile>>) -> Self {
+        let place = Place::Elsewhere { files: Arc::new(files), dir: PathBuf::new() };
+        Self { place, root: root.to_owned(), links: Links::Refused, opened: None }
+    }
+
+    /// The folder `name` of this one, which in turn cannot be left. The empty name is this folder.
+    pub fn open_folder(&self, name: &Path) -> Result<Self, ImageError> {
+        let text = name.display().to_string();
+        if !name.components().all(|part| matches!(part, Component::Normal(_))) {
+            return Err(self.escapes(text));
+        }
+        let place = match &self.place {
+            _ if text.is_empty() => self.place.clone(),
+            Place::Directory(fd) => {
+                let fd = self.open_beneath(fd, name, OFlag::O_DIRECTORY)?;
+                Place::Directory(Arc::new(fd))
+            }
+            Place::Elsewhere { files, dir } => {
+                Place::Elsewhere { files: files.clone(), dir: dir.join(name) }
+            }
+            Place::Archive(_) => {
+                return Err(ImageError::unsupported(&text, "it is a folder of an archive"));
+            }
+        };
+        Ok(Self { place, root: self.root.join(name), ..self.clone() })
+    }
+
+    /// This folder, which from now on remembers what is opened in it.
+    pub fn watched(&self) -> Self {
+        Self { opened: Some(Opened::default()), ..self.clone() }
+    }
+
+    /// What was opened since [`Self::watched`], by the names it was asked for; `None` for files that were not there.
+    pub fn opened(&self) -> BTreeMap<PathBuf, Option<Revision>> {
+        let opened = self.opened.as_ref();
+        opened
+            .map(|all| all.lock().unwrap_or_else(PoisonError::into_inner).clone())
+            .unwrap_or_default()
     }
 
     /// Opens the tar file `name` of this folder, an OVA, as a folder of its members.
@@ -49,13 +108,13 @@ impl Folder {
         let file = self.open_file(name)?;
         let members = tar::members(&file)?;
         let place = Place::Archive(Arc::new(Archive { file, members }));
-        Ok(Self { place, root: self.root.join(name) })
+        Ok(Self { place, root: self.root.join(name), links: self.links, opened: None })
     }
 
     /// The names of an archive's members in their order; none for a directory.
     pub fn members(&self) -> impl Iterator<Item = &Path> {
         let members = match &self.place {
-            Place::Directory(_) => &[][..],
+            Place::Directory(_) | Place::Elsewhere { .. } => &[][..],
             Place::Archive(archive) => &archive.members,
         };
         members.iter().map(|member| member.name.as_path())
@@ -64,31 +123,62 @@ impl Folder {
     /// Opens a regular file by its name relative to the directory.
     pub fn open_file(&self, name: &Path) -> Result<SourceFile, ImageError> {
         let text = name.display().to_string();
-        let plain = |part| matches!(part, Component::Normal(_) | Component::CurDir);
-        if text.is_empty() || !name.components().all(plain) {
+        let within = |part| matches!(part, Component::Normal(_) | Component::CurDir);
+        if text.is_empty() || !name.components().all(within) {
             return Err(self.escapes(text));
         }
-        match &self.place {
-            Place::Directory(fd) => self.open_beneath(fd, name, text),
+        let found = match &self.place {
+            Place::Directory(fd) => {
+                let fd = self.open_beneath(fd, name, OFlag::empty());
+                fd.and_then(|fd| SourceFile::local(File::from(fd), text))
+            }
             Place::Archive(archive) => archive.member(name, text),
+            Place::Elsewhere { files, dir } => match files.get(&dir.join(tar::plain(name))) {
+                Some(file) => Ok(SourceFile::remote(file.clone(), text)),
+                None => Err(ImageError::NotFound { file: text }),
+            },
+        };
+        self.remember(name, &found)?;
+        found
+    }
+
+    /// A file that is opened twice must be the same both times: what was read of it belongs together.
+    fn remember(
+        &self,
+        name: &Path,
+        found: &Result<SourceFile, ImageError>,
+    ) -> Result<(), ImageError> {
+        let Some(opened) = &self.opened else { return Ok(()) };
+        let now = match found {
+            Ok(file) => Some(file.revision().clone()),
+            Err(ImageError::NotFound { .. }) => None,
+            // There is something, and it cannot be told what.
+            Err(_) => return Ok(()),
+        };
+        let mut opened = opened.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = opened.entry(tar::plain(name)).or_insert_with(|| now.clone());
+        match *before == now {
+            true => Ok(()),
+            false => Err(ImageError::corrupt(
+                &name.display().to_string(),
+                "it was written to while it was opened",
+            )),
         }
     }
 
-    fn open_beneath(
-        &self,
-        fd: &OwnedFd,
-        name: &Path,
-        text: String,
-    ) -> Result<SourceFile, ImageError> {
+    fn open_beneath(&self, fd: &OwnedFd, name: &Path, more: OFlag) -> Result<OwnedFd, ImageError> {
+        let text = name.display().to_string();
+        let links = match self.links {
+            Links::Followed => ResolveFlag::RESOLVE_NO_MAGICLINKS,
+            Links::Refused => ResolveFlag::RESOLVE_NO_SYMLINKS,
+        };
         // Non-blocking, so that a FIFO in the directory cannot hang the caller before it is refused.
-        let how = OpenHow::new()
-            .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)
-            .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-        let fd = openat2(fd.as_fd(), name, how).map_err(|errno| match errno {
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+        let how = OpenHow::new().flags(flags | more).resolve(ResolveFlag::RESOLVE_BENEATH | links);
+        openat2(fd.as_fd(), name, how).map_err(|errno| match errno {
             Errno::EXDEV | Errno::ELOOP => self.escapes(text.clone()),
             other => ImageError::io(&text, other.into()),
-        })?;
-        SourceFile::new(File::from(fd), text)
+        })
     }
 
     fn escapes(&self, name: String) -> ImageError {
@@ -101,134 +191,6 @@ impl Archive {
         let name = tar::plain(name);
         let member = self.members.iter().find(|member| member.name == name);
         let member = member.ok_or_else(|| ImageError::NotFound { file: text.clone() })?;
-        Ok(SourceFile {
-            file: self.file.file.clone(),
-            name: text,
-            base: self.file.base + member.start,
-            len: member.len,
-            stamp: self.file.stamp,
-        })
-    }
-}
-
-/// An open file of an image. Every read is positioned and whole; none moves a shared cursor.
-#[derive(Debug)]
-pub struct SourceFile {
-    file: Arc<File>,
-    name: String,
-    /// Where it starts in `file`: the members of an archive lie in one.
-    base: u64,
-    len: u64,
-    stamp: Stamp,
-}
-
-/// When a file was last changed, and which file it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp([i64; 6]);
-
-impl Stamp {
-    fn of(m: &Metadata) -> Self {
-        let (dev, ino) = (m.dev().cast_signed(), m.ino().cast_signed());
-        Self([dev, ino, m.size().cast_signed(), m.mtime(), m.mtime_nsec(), m.ctime()])
-    }
-}
-
-impl SourceFile {
-    fn new(file: File, name: String) -> Result<Self, ImageError> {
-        let meta = file.metadata().map_err(|e| ImageError::io(&name, e))?;
-        if !meta.is_file() {
-            return Err(ImageError::unsupported(&name, "it is no regular file"));
-        }
-        Ok(Self { file: Arc::new(file), name, base: 0, len: meta.len(), stamp: Stamp::of(&meta) })
-    }
-
-    /// Its name relative to the image's directory.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Bytes in it when it was opened.
-    pub fn len(&self) -> u64 {
-        self.len
-    }
-
-    /// Whether it has no bytes.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// Fills `buf` from `offset`. A file that ends before is an error, never zeros.
-    pub fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), ImageError> {
-        let end = offset.checked_add(buf.len() as u64);
-        if end.is_none_or(|end| end > self.len) {
-            let detail =
-                format!("it has {} bytes where {} are wanted at {offset}", self.len, buf.len());
-            return Err(self.corrupt(detail));
-        }
-        self.file.read_exact_at(buf, self.base + offset).map_err(|e| ImageError::io(&self.name, e))
-    }
-
-    /// `len` bytes from `offset`, which must be there before memory is taken for them.
-    pub(crate) fn read_vec(&self, offset: u64, len: usize) -> Result<Vec<u8>, ImageError> {
-        if offset.checked_add(len as u64).is_none_or(|end| end > self.len) {
-            return Err(self.corrupt(format!("its {len} bytes at {offset} lie behind its end")));
-        }
-        let mut bytes = vec![0; len];
-        self.read_exact_at(offset, &mut bytes)?;
-        Ok(bytes)
-    }
-
-    /// The whole file, if it has at most `max` bytes.
-    pub fn read_all(&self, max: u64) -> Result<Vec<u8>, ImageError> {
-        if self.len > max {
-            let what = format!("{} bytes are more than {max}", self.len);
-            return Err(ImageError::unsupported(&self.name, what));
-        }
-        self.read_vec(0, self.len as usize)
-    }
-
-    /// The next run of bytes at or behind `from` that the file system has stored; `None` when only
-    /// holes follow.
-    pub(crate) fn next_stored(&self, from: u64) -> Result<Option<Range<u64>>, ImageError> {
-        if from >= self.len {
-            return Ok(None);
-        }
-        let seek = |at: u64, whence| match lseek(self.file.as_fd(), at.cast_signed(), whence) {
-            Ok(found) => Ok(Some(found.cast_unsigned())),
-            Err(Errno::ENXIO) => Ok(None),
-            Err(other) => Err(ImageError::io(&self.name, io::Error::from(other))),
-        };
-        let Some(start) = seek(self.base + from, Whence::SeekData)? else { return Ok(None) };
-        let end = seek(start, Whence::SeekHole)?.map_or(self.len, |end| end - self.base);
-        let start = start - self.base;
-        Ok(Some(start..end.min(self.len)).filter(|range| !range.is_empty()))
-    }
-
-    /// What the file system has of `len` bytes at `offset`: a preallocated image is one large hole. Relative
-    /// to `offset`. What lies behind the file's end counts as there, so that reading it is an error.
-    pub(crate) fn stored_part(
-        &self,
-        offset: u64,
-        len: u64,
-    ) -> Result<Option<Range<u64>>, ImageError> {
-        if offset.checked_add(len).is_none_or(|end| end > self.len) {
-            return Ok(Some(0..len));
-        }
-        let stored = self.next_stored(offset)?.filter(|stored| stored.start < offset + len);
-        Ok(stored.map(|stored| stored.start - offset..(stored.end - offset).min(len)))
-    }
-
-    /// Refuses a file that was written to since it was opened: what was read of it may be half old and
-    /// half new.
-    pub(crate) fn check_unchanged(&self) -> Result<(), ImageError> {
-        let meta = self.file.metadata().map_err(|e| ImageError::io(&self.name, e))?;
-        match Stamp::of(&meta) == self.stamp {
-            true => Ok(()),
-            false => Err(self.corrupt("it was written to while it was read".into())),
-        }
-    }
-
-    pub(crate) fn corrupt(&self, detail: String) -> ImageError {
-        ImageError::corrupt(&self.name, detail)
+        Ok(self.file.part(member.start, member.len, text))
     }
 }

@@ -1,6 +1,6 @@
 //! Tells formats apart by their first bytes.
 
-use crate::folder::SourceFile;
+use crate::file::SourceFile;
 use crate::vmdk::{DESCRIPTOR_MARK, SPARSE_MAGIC, is_stream_optimized};
 use crate::{Format, ImageError, vhd, vhdx};
 

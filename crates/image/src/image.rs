@@ -1,7 +1,8 @@
 use std::ops::Range;
 use std::path::Path;
 
-use crate::folder::{Folder, SourceFile};
+use crate::file::{SourceFile, Visit};
+use crate::folder::Folder;
 use crate::qcow2::Qcow2;
 use crate::runs::Runs;
 use crate::vhd::Vhd;
@@ -148,12 +149,8 @@ impl Image {
         self.next_data_until(from, self.size)
     }
 
-    /// The same for `from..until`, so that an image above asks for no more than it lacks.
-    pub(crate) fn next_data_until(
-        &self,
-        from: u64,
-        until: u64,
-    ) -> Result<Option<Range<u64>>, ImageError> {
+    /// The same for `from..until`, for who wants to know no more.
+    pub fn next_data_until(&self, from: u64, until: u64) -> Result<Option<Range<u64>>, ImageError> {
         let until = until.min(self.size);
         if from >= until {
             return Ok(None);
@@ -182,12 +179,27 @@ impl Image {
 
     /// An error if any file of the image was written to since it was opened.
     pub fn check_unchanged(&self) -> Result<(), ImageError> {
+        self.each_file(&mut SourceFile::check_unchanged)
+    }
+
+    /// Bytes in the files that hold data of the disk, its parents' among them.
+    pub fn file_bytes(&self) -> u64 {
+        let mut sum = 0_u64;
+        // The visitor has no error to hand on.
+        let _ = self.each_file(&mut |file| {
+            sum = sum.saturating_add(file.len());
+            Ok(())
+        });
+        sum
+    }
+
+    pub(crate) fn each_file(&self, visit: Visit<'_>) -> Result<(), ImageError> {
         match &self.content {
-            Content::Raw(file) => file.check_unchanged(),
-            Content::Vmdk(vmdk) => vmdk.check_unchanged(),
-            Content::Qcow2(qcow2) => qcow2.check_unchanged(),
-            Content::Vhd(vhd) => vhd.check_unchanged(),
-            Content::Vhdx(vhdx) => vhdx.check_unchanged(),
+            Content::Raw(file) => visit(file),
+            Content::Vmdk(vmdk) => vmdk.each_file(visit),
+            Content::Qcow2(qcow2) => qcow2.each_file(visit),
+            Content::Vhd(vhd) => vhd.each_file(visit),
+            Content::Vhdx(vhdx) => vhdx.each_file(visit),
         }
     }
 }

@@ -13,7 +13,8 @@
 //!                 ├─ vhdx         header ─► log, over the file ─► regions ─► block table ─► sector bitmap ─► block,
 //!                 │                         else the parent VHDX
 //!                 └─ qcow2        header ─► L1 ─► L2 ─► cluster, else the backing image
-//! Folder        a directory, or a tar file whose members are read where they lie
+//! Folder        a directory; a tar file whose members are read where they lie; files that are elsewhere, which whoever
+//!               has them reads (RemoteFile)
 //! Vmx           lines of a .vmx, changed in place, and the disks they attach; made from an OVF descriptor
 //! ```
 //!
@@ -28,7 +29,8 @@
 //!
 //! # Locking
 //!
-//! None: an image has no state but its open files and small tables; every read is positioned.
+//! None: an image has no state but its open files and small tables; every read is positioned. A folder that is watched has
+//! a list of what was opened behind a lock, held to look up one name.
 //!
 //! # Crash, Cancellation
 //!
@@ -45,6 +47,7 @@
 mod chain;
 mod endian;
 mod error;
+mod file;
 mod folder;
 mod format;
 mod image;
@@ -59,7 +62,8 @@ mod vmdk;
 mod vmx;
 
 pub use error::ImageError;
-pub use folder::{Folder, SourceFile};
+pub use file::{RemoteFile, Revision, SourceFile};
+pub use folder::Folder;
 pub use image::{Format, Image, MAX_IMAGE_BYTES, open_image};
 pub use ovf::{Checksums, OvfError};
 pub use vmx::{Vmx, VmxDisk, VmxError};

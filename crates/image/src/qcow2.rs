@@ -6,7 +6,8 @@ mod header;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use crate::folder::{Folder, SourceFile};
+use crate::file::{SourceFile, Visit};
+use crate::folder::Folder;
 use crate::{Format, Image, ImageError, inflate};
 use header::{Compression, Header};
 
@@ -122,9 +123,9 @@ impl Qcow2 {
         }
     }
 
-    pub(crate) fn check_unchanged(&self) -> Result<(), ImageError> {
-        self.file.check_unchanged()?;
-        self.backing.as_ref().map_or(Ok(()), Image::check_unchanged)
+    pub(crate) fn each_file(&self, visit: Visit<'_>) -> Result<(), ImageError> {
+        visit(&self.file)?;
+        self.backing.as_ref().map_or(Ok(()), |backing| backing.each_file(visit))
     }
 
     /// How the bytes at `at` are stored, and how many of the next `max` (at least 1) are stored so.

@@ -3,7 +3,7 @@
 use std::path::{Component, Path, PathBuf};
 
 use crate::ImageError;
-use crate::folder::SourceFile;
+use crate::file::SourceFile;
 
 const BLOCK: u64 = 512;
 /// An OVA has a descriptor, its checksums and signature, disks, nvram and some ISO images.

@@ -7,7 +7,8 @@ use std::ops::Range;
 use std::path::Path;
 
 use crate::chain::Chain;
-use crate::folder::{Folder, SourceFile};
+use crate::file::{SourceFile, Visit};
+use crate::folder::Folder;
 use crate::image::MAX_IMAGE_BYTES;
 use crate::runs::{Place, Run, Runs};
 use crate::{Format, ImageError, format};
@@ -80,9 +81,9 @@ impl Vhd {
         Ok(Self { file, footer, layout, parent })
     }
 
-    pub(crate) fn check_unchanged(&self) -> Result<(), ImageError> {
-        self.file.check_unchanged()?;
-        self.parent.as_ref().map_or(Ok(()), |parent| parent.check_unchanged())
+    pub(crate) fn each_file(&self, visit: Visit<'_>) -> Result<(), ImageError> {
+        visit(&self.file)?;
+        self.parent.as_ref().map_or(Ok(()), |parent| parent.each_file(visit))
     }
 
     /// The run at byte `skip` of the block whose bitmap is at `bitmap` and whose bytes are at `data`. A sector

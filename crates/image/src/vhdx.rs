@@ -12,7 +12,8 @@ use std::ops::Range;
 use std::path::Path;
 
 use crate::chain::Chain;
-use crate::folder::{Folder, SourceFile};
+use crate::file::{SourceFile, Visit};
+use crate::folder::Folder;
 use crate::image::MAX_IMAGE_BYTES;
 use crate::runs::{Place, Run, Runs};
 use crate::{Format, ImageError, format};
@@ -86,9 +87,9 @@ impl Vhdx {
         Ok(vhdx)
     }
 
-    pub(crate) fn check_unchanged(&self) -> Result<(), ImageError> {
-        self.file.file().check_unchanged()?;
-        self.parent.as_ref().map_or(Ok(()), |parent| parent.check_unchanged())
+    pub(crate) fn each_file(&self, visit: Visit<'_>) -> Result<(), ImageError> {
+        visit(self.file.file())?;
+        self.parent.as_ref().map_or(Ok(()), |parent| parent.each_file(visit))
     }
 
     fn chunk_ratio(&self) -> u64 {

@@ -10,7 +10,8 @@ mod sparse;
 use std::ops::Range;
 use std::path::Path;
 
-use crate::folder::{Folder, SourceFile};
+use crate::file::{SourceFile, Visit};
+use crate::folder::Folder;
 use crate::{Format, ImageError};
 use chain::Chain;
 use descriptor::Descriptor;
@@ -161,9 +162,9 @@ impl Vmdk {
         self.extents.partition_point(|extent| extent.range.end <= at)
     }
 
-    pub(crate) fn check_unchanged(&self) -> Result<(), ImageError> {
+    pub(crate) fn each_file(&self, visit: Visit<'_>) -> Result<(), ImageError> {
         let mut files = self.extents.iter().filter_map(|extent| extent.content.file());
-        files.try_for_each(SourceFile::check_unchanged)?;
-        self.parent.as_ref().map_or(Ok(()), |parent| parent.check_unchanged())
+        files.try_for_each(&mut *visit)?;
+        self.parent.as_ref().map_or(Ok(()), |parent| parent.each_file(visit))
     }
 }

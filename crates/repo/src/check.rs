@@ -76,5 +76,6 @@ pub fn check(
     progress: &CheckProgress,
     cancel: &AtomicBool,
 ) -> Result<CheckReport, RepoError> {
+    repository.refuse_images("be checked: it has no hashes of its content")?;
     Run::new(repository, progress, cancel).all(scope)
 }

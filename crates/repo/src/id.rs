@@ -2,6 +2,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use jiff::Timestamp;
+use rekindle_block::BlockHash;
 use serde::{Deserialize, Serialize};
 
 use crate::RepoError;
@@ -85,6 +86,21 @@ impl PointId {
     pub(crate) fn new(at: Timestamp) -> Result<Self, RepoError> {
         let time = at.strftime("%Y%m%dt%H%M%Sz");
         Ok(Self(format!("{time}-{}", hex::encode(random::<4>()?))))
+    }
+}
+
+impl PointId {
+    /// The id of files that lie somewhere, changed last at `at`: the same for as long as they are what `content` says.
+    pub(crate) fn of_files(at: Timestamp, content: &BlockHash) -> Self {
+        let time = at.strftime("%Y%m%dt%H%M%Sz");
+        Self(format!("{time}-{}", hex::encode(&content.as_bytes()[..8])))
+    }
+}
+
+impl MapId {
+    /// What stands for a map where there is none: an image has tables of its own.
+    pub(crate) fn none() -> Self {
+        Self("image".into())
     }
 }
 

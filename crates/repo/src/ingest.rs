@@ -7,7 +7,7 @@ mod known;
 mod options;
 mod packs;
 mod parent;
-mod source;
+pub(crate) mod source;
 mod verification;
 
 use std::path::Path;
@@ -50,6 +50,7 @@ pub fn ingest(
     progress: &IngestProgress,
     cancel: &AtomicBool,
 ) -> Result<IngestReport, RepoError> {
+    repository.refuse_images("take in recovery points")?;
     let source = Source::open(source, options)?;
     progress.start(source.size_bytes());
     let writer = Writer::begin(repository.store())?;

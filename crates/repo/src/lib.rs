@@ -41,6 +41,9 @@
 //! folder of a VM has a name that tells nothing. Hashes in entries are of plain bytes; that of a pack's index, which
 //! is not sealed, is of the index as it is stored.
 //!
+//! A repository may also be a place of images (`images`): VMs that lie there as others left them. It has none of these
+//! objects, and nothing is written to it.
+//!
 //! # Invariants
 //!
 //! 1. Objects are written once and never changed. In a directory: created in `tmp/`, synced, renamed without
@@ -49,7 +52,7 @@
 //!    as it was made.
 //! 2. A point is visible when its manifest is, and its manifest is written last.
 //! 3. No byte leaves this crate unchecked: blocks are [`rekindle_block::Block`]s, pages match the hash above them,
-//!    manifests their own checksum.
+//!    manifests their own checksum. Of images only what their formats check is checked, and that no file has changed.
 //! 4. Sizes are checked against their bounds before memory is taken.
 //! 5. A damaged object is an error for what needs it, and hides nothing else.
 //! 6. Without a passkey, a sealed repository tells how many VMs, points, packs and blocks it has, when they were written
@@ -83,6 +86,7 @@ mod codec;
 mod envelope;
 mod error;
 mod id;
+mod images;
 mod ingest;
 mod manifest;
 mod map;

@@ -127,7 +127,7 @@ impl PointManifest {
         Self::decode(object, &envelope::open(seal, object, bytes)?)
     }
 
-    fn validate(&self) -> Result<(), String> {
+    pub(crate) fn validate(&self) -> Result<(), String> {
         let bound = |what: &str, len: usize, max: usize| match len <= max {
             true => Ok(()),
             false => Err(format!("{what}: {len} is more than {max}")),

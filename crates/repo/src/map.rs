@@ -2,7 +2,7 @@
 //! reader is in [`read`], the writer in [`build`].
 
 pub(crate) mod build;
-mod pages;
+pub(crate) mod pages;
 pub(crate) mod read;
 mod root;
 pub(crate) mod seal;

@@ -85,6 +85,7 @@ pub fn prune(
     progress: &PruneProgress,
     cancel: &AtomicBool,
 ) -> Result<PruneReport, RepoError> {
+    repository.refuse_images("be pruned: what is in it is not ours")?;
     let pass = || Run::new(repository, options, in_use, (progress, cancel))?.all();
     let mut report = pass()?;
     if options.grace.is_zero() && !options.dry_run {

@@ -6,13 +6,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use rekindle_block::BlockSize;
+use rekindle_block::{BlockHash, BlockSize};
 use serde::{Deserialize, Serialize};
 
 use crate::id::random;
+use crate::images::{self, Images};
 use crate::seal::keyring::Home;
 use crate::seal::{DataKey, Passkey, Seal};
-use crate::store::{Location, REPOSITORY, Store, Writer};
+use crate::store::{Location, REPOSITORY, Store, Writer, blocking};
 use crate::{DiskMap, PointManifest, RepoError, S3Stats};
 pub use points::{CondemnedPoint, DamagedPoint, PointListing};
 
@@ -29,6 +30,8 @@ struct Inner {
     seal: Seal,
     location: Location,
     store: Store,
+    /// Those that are read where they lie, if it is a place of images.
+    images: Option<Images>,
 }
 
 impl std::fmt::Debug for Repository {
@@ -120,7 +123,7 @@ impl Repository {
         // Last: what is no repository yet has no name of one.
         writer.put(REPOSITORY, &text)?;
         let seal = data_key.map_or(Seal::Open, |key| Seal::Sealed(Arc::new(key)));
-        Ok(Self(Arc::new(Inner { record, seal, location: place, store })))
+        Ok(Self(Arc::new(Inner { record, seal, location: place, store, images: None })))
     }
 
     /// Opens the repository at `place`, which is not sealed. Blocks on I/O, and reads one small object whatever the
@@ -139,7 +142,62 @@ impl Repository {
         let store = Store::open(&place)?;
         let record = Self::read_record(&store, &place)?;
         let seal = passkeys::open_seal(&record, &store, passkey)?;
-        Ok(Self(Arc::new(Inner { record, seal, location: place, store })))
+        Ok(Self(Arc::new(Inner { record, seal, location: place, store, images: None })))
+    }
+
+    /// Opens a place where others left images of VMs: each of these is a recovery point as it lies, and nothing is
+    /// written there. Blocks on I/O; sends no request. What is there is looked at when points are asked for.
+    pub fn open_images(place: impl Into<Location>) -> Result<Self, RepoError> {
+        let place = place.into();
+        if let Location::Local(dir) = &place {
+            let meta = fs::metadata(dir);
+            let meta = meta.map_err(|e| RepoError::io(format!("open {}", dir.display()), e))?;
+            if !meta.is_dir() {
+                return Err(RepoError::refused(format!("{place} is no directory")));
+            }
+        }
+        let store = Store::open_read_only(&place)?;
+        let id =
+            hex::encode(&BlockHash::of(format!("images in {place}").as_bytes()).as_bytes()[..16]);
+        let images = Some(Images::new(id.clone(), &place, &store));
+        let block_size = images::BLOCK_SIZE;
+        let created_at = Timestamp::UNIX_EPOCH;
+        let record = Record { version: VERSION, id, block_size, created_at, encryption: None };
+        Ok(Self(Arc::new(Inner { record, seal: Seal::Open, location: place, store, images })))
+    }
+
+    /// Whether it is a place of images, which is only read.
+    pub fn has_images(&self) -> bool {
+        self.0.images.is_some()
+    }
+
+    /// What kind it is: `local`, `s3`, or `images`.
+    pub fn kind(&self) -> &'static str {
+        match (&self.0.images, &self.0.location) {
+            (Some(_), _) => "images",
+            (None, Location::Local(_)) => "local",
+            (None, Location::S3(_)) => "s3",
+        }
+    }
+
+    /// An error if it is a place of images, which cannot `what`.
+    pub(crate) fn refuse_images(&self, what: &str) -> Result<(), RepoError> {
+        match self.has_images() {
+            true => Err(RepoError::refused(format!(
+                "a repository of images cannot {what}; it is read where it lies, as others left it"
+            ))),
+            false => Ok(()),
+        }
+    }
+
+    /// Asks the images, where that holds up no other task.
+    async fn ask_images<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&Images) -> Result<T, RepoError> + Send + 'static,
+    ) -> Result<T, RepoError> {
+        let this = self.clone();
+        let none = || RepoError::refused("it is no repository of images");
+        blocking(move || this.0.images.as_ref().ok_or_else(none).and_then(ask)).await
     }
 
     fn read_record(store: &Store, place: &Location) -> Result<Record, RepoError> {
@@ -178,6 +236,11 @@ impl Repository {
         point: &PointManifest,
         index: usize,
     ) -> Result<DiskMap, RepoError> {
+        if self.has_images() {
+            let point = point.clone();
+            let disk = self.ask_images(move |images| images.open_disk(&point, index)).await?;
+            return Ok(DiskMap::of_image(disk));
+        }
         let disk = point.disks.get(index).ok_or_else(|| RepoError::NotFound {
             what: format!("disk {index} of recovery point {}", point.id),
         })?;

@@ -15,6 +15,7 @@ use rekindle_block::Block;
 
 pub(crate) use local::LocalDir;
 pub use location::Location;
+pub(crate) use s3::{Chunks, ListedFile, S3File};
 pub(crate) use s3::{PackState, S3Bucket, Thawed};
 pub use s3::{S3Credentials, S3Location, S3Stats};
 pub(crate) use writer::{NewObject, Writer};
@@ -96,6 +97,21 @@ impl Store {
             Location::Local(dir) => Self::Local(Arc::new(LocalDir::new(dir.clone()))),
             Location::S3(place) => Self::S3(S3Bucket::open(place)?),
         })
+    }
+
+    /// A place that holds what others put there, and to which nothing is ever written.
+    pub(crate) fn open_read_only(location: &Location) -> Result<Self, RepoError> {
+        Ok(match location {
+            Location::Local(dir) => Self::Local(Arc::new(LocalDir::read_only(dir.clone()))),
+            Location::S3(place) => Self::S3(S3Bucket::open_read_only(place)?),
+        })
+    }
+
+    pub(crate) fn is_read_only(&self) -> bool {
+        match self {
+            Self::Local(dir) => dir.is_read_only(),
+            Self::S3(bucket) => bucket.is_read_only(),
+        }
     }
 
     /// What a store beyond the network was asked and answered.

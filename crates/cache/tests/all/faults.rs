@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use rekindle_block::Block;
+use rekindle_block::{Block, BlockHash, BlockIdx};
 use rekindle_cache::{Cache, Priority};
 
 use crate::{Fetches, block, fill, killed_copy, ring_only, segments, sized_block, warm};
@@ -97,6 +97,29 @@ async fn a_sound_record_of_another_block_is_refused() {
     assert_eq!(cache.peek(&wanted.hash(), 0..4096), None);
     assert_eq!(cache.stats().bad_slots, 1);
     assert!(cache.peek(&other.hash(), 0..4096).is_some());
+}
+
+/// A block that is called by its place in a disk has no hash: its sums are what it is checked by.
+#[tokio::test]
+async fn a_flipped_bit_in_a_block_of_a_place_is_a_miss() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = open(dir.path());
+    let fetches = Fetches::default();
+    for (key, offset) in [(1, -4096_i64 + 64), (2, 0), (3, 99_999)] {
+        let name = BlockHash::of_place(&[1; 32], BlockIdx(key));
+        let placed = Block::of_place(name, sized_block(key, 100_000).bytes().clone()).unwrap();
+        let before = fetches.count();
+        fetches.get(&cache, &placed, Priority::Scan).await;
+        cache.settle().await;
+        fetches.get(&cache, &placed, Priority::Scan).await;
+        assert_eq!(fetches.count(), before + 1, "block {key} is in the ring");
+        let (file, at) = find(dir.path(), &placed);
+        // A place's record has one page of header before its data.
+        flip(&file, at.checked_add_signed(offset).unwrap());
+        fetches.get(&cache, &placed, Priority::Scan).await;
+        assert_eq!(fetches.count(), before + 2, "the bit at {offset} was seen");
+    }
+    assert_eq!(cache.stats().bad_slots, 3);
 }
 
 #[tokio::test]

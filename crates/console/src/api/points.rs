@@ -34,7 +34,7 @@ pub(crate) async fn repositories(
 ) -> Json<Repositories> {
     let view = |(name, repository): (&String, &Repository)| RepositoryView {
         name: name.clone(),
-        kind: "local",
+        kind: repository.kind(),
         id: repository.id().to_string(),
         path: repository.location().to_string(),
         block_bytes: repository.block_size().bytes(),

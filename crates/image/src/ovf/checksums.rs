@@ -3,7 +3,8 @@ use std::path::Path;
 
 use ring::digest;
 
-use crate::folder::{Folder, SourceFile};
+use crate::file::SourceFile;
+use crate::folder::Folder;
 use crate::{ImageError, tar};
 
 const MAX_MANIFEST_BYTES: u64 = 1 << 20;

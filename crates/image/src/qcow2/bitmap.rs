@@ -3,7 +3,7 @@ use std::ops::Range;
 use super::header::Header;
 use crate::ImageError;
 use crate::endian::{be16, be32, be64};
-use crate::folder::SourceFile;
+use crate::file::SourceFile;
 
 const MAX_BITMAPS: u32 = 65_535;
 /// A directory of that many with the longest names is 67 MiB; QEMU's limit is 1 MiB too.

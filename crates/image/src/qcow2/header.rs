@@ -1,7 +1,7 @@
 use super::bitmap::Directory;
 use crate::ImageError;
 use crate::endian::{be32, be64};
-use crate::folder::SourceFile;
+use crate::file::SourceFile;
 use crate::format::QCOW_MAGIC;
 use crate::image::MAX_IMAGE_BYTES;
 

@@ -1,6 +1,6 @@
 use crate::ImageError;
 use crate::endian::{be32, be64};
-use crate::folder::SourceFile;
+use crate::file::SourceFile;
 
 /// What a footer starts with, and a dynamic disk with its copy of it.
 pub(crate) const COOKIE: &[u8] = b"conectix";

@@ -3,7 +3,7 @@ use super::{MAX_BLOCK_BYTES, SECTOR};
 use crate::ImageError;
 use crate::chain::{MAX_PATH_CHARS, ParentNames};
 use crate::endian::{be32, be64, utf16_be, utf16_le};
-use crate::folder::SourceFile;
+use crate::file::SourceFile;
 
 const COOKIE: &[u8] = b"cxsparse";
 const HEADER_BYTES: usize = 1024;

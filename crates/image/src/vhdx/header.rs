@@ -4,7 +4,7 @@ use super::region::guid;
 use super::within;
 use crate::ImageError;
 use crate::endian::{le16, le32, le64};
-use crate::folder::SourceFile;
+use crate::file::SourceFile;
 
 const HEADERS: [u64; 2] = [64 << 10, 128 << 10];
 const HEADER_BYTES: usize = 4096;

@@ -2,7 +2,7 @@ use super::region::guid;
 use crate::ImageError;
 use crate::chain::ParentNames;
 use crate::endian::{le16, le32, utf16_le};
-use crate::folder::SourceFile;
+use crate::file::SourceFile;
 
 /// That the parent is a VHDX (section 2.6.2.6.3).
 const KIND: &str = "b04aefb7-d19e-4a81-b789-25b8e9445913";

@@ -7,7 +7,7 @@ use super::header::{self, LogPlace};
 use super::patches::{Patch, Patches};
 use crate::ImageError;
 use crate::endian::{le32, le64};
-use crate::folder::SourceFile;
+use crate::file::SourceFile;
 
 pub(super) const SECTOR: u64 = 4096;
 /// 32 times the usual 1 MiB. An entry, which may fill it, is in memory while it is looked at.

@@ -3,7 +3,7 @@ use std::ops::Range;
 
 use super::log::SECTOR;
 use crate::ImageError;
-use crate::folder::SourceFile;
+use crate::file::SourceFile;
 
 /// What a log changes of a file: by its first byte each range with its end. None lies over another.
 ///

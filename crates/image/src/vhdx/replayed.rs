@@ -3,7 +3,7 @@ use std::ops::Range;
 use super::header::Header;
 use super::log::{self, Replay};
 use crate::ImageError;
-use crate::folder::SourceFile;
+use crate::file::SourceFile;
 
 /// A file as it would be after its log was replayed. The file itself is never changed.
 ///

@@ -2,7 +2,8 @@ use std::path::Path;
 
 use super::Vmdk;
 use super::descriptor::{Descriptor, MAX_EXTENTS};
-use crate::folder::{Folder, SourceFile};
+use crate::file::SourceFile;
+use crate::folder::Folder;
 use crate::{Format, ImageError, chain, format};
 
 /// Deltas over one disk: ESXi's own limit.

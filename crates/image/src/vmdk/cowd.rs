@@ -1,7 +1,7 @@
 use super::sparse::Header;
 use crate::ImageError;
 use crate::endian::le32;
-use crate::folder::SourceFile;
+use crate::file::SourceFile;
 
 /// `COWD`: an ESXi sparse extent, "COWDisk_Header" of the specification.
 pub(super) const COWD_MAGIC: &[u8; 4] = b"COWD";

@@ -5,7 +5,8 @@ use super::descriptor::{ExtentKind, ExtentLine};
 use super::sesparse::SeSparse;
 use super::sparse::Sparse;
 use crate::ImageError;
-use crate::folder::{Folder, SourceFile};
+use crate::file::SourceFile;
+use crate::folder::Folder;
 
 /// A part of a disk, at `range` of its bytes.
 #[derive(Debug)]

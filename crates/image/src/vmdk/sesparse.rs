@@ -1,7 +1,7 @@
 use super::extent::Place;
 use crate::ImageError;
 use crate::endian::le64;
-use crate::folder::SourceFile;
+use crate::file::SourceFile;
 use crate::image::MAX_IMAGE_BYTES;
 
 const SECTOR: u64 = 512;

@@ -1,7 +1,7 @@
 use super::cowd;
 use super::extent::Place;
 use crate::endian::{le16, le32, le64};
-use crate::folder::SourceFile;
+use crate::file::SourceFile;
 use crate::image::MAX_IMAGE_BYTES;
 use crate::{ImageError, inflate};
 

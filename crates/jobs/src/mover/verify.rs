@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 use nix::errno::Errno;
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use nix::unistd::{Whence, lseek};
-use rekindle_block::{BlockHash, BlockIdx, BlockSize, is_zero};
+use rekindle_block::{Block, BlockHash, BlockIdx, BlockSize, is_zero};
 use rekindle_disk::Segments;
 use rekindle_repo::MapEntry;
 
@@ -20,6 +20,8 @@ enum Expected {
         len: usize,
     },
     Zero,
+    /// These bytes of the recovery point, zeros behind.
+    Bytes(Block),
     /// These bytes.
     Disk(Segments),
 }
@@ -96,6 +98,11 @@ async fn compare(
             true => Expected::Disk(copy::read_merged(source, range.clone()).await?),
             false => match copy::entry(&source.map, idx).await? {
                 MapEntry::Zero => Expected::Zero,
+                // It is called by its place: nobody has hashed it.
+                MapEntry::Stored(block) if block.hash().is_place() => {
+                    let read = source.map.read_block(&block).await;
+                    Expected::Bytes(read.map_err(|e| failure::repo("read the recovery point", e))?)
+                }
                 MapEntry::Stored(block) => {
                     Expected::Point { hash: block.hash(), len: block.plain_len() as usize }
                 }
@@ -110,9 +117,14 @@ async fn compare(
             let hole = matches!(expected, Expected::Zero) && is_hole(&file, &range);
             let same = hole || expected.holds(&read_back(&file, range)?);
             match expected {
-                Expected::Point { .. } | Expected::Zero if !same => return Err(differs(idx, size)),
+                Expected::Point { .. } | Expected::Zero | Expected::Bytes(_) if !same => {
+                    return Err(differs(idx, size));
+                }
                 Expected::Disk(_) if !same => differ.push(idx),
-                Expected::Point { .. } | Expected::Zero | Expected::Disk(_) => {}
+                Expected::Point { .. }
+                | Expected::Zero
+                | Expected::Bytes(_)
+                | Expected::Disk(_) => {}
             }
         }
         Ok(differ)
@@ -151,6 +163,10 @@ impl Expected {
             Self::Point { hash, len } => {
                 let (block, behind) = found.split_at((*len).min(found.len()));
                 BlockHash::of(block) == *hash && is_zero(behind)
+            }
+            Self::Bytes(block) => {
+                let (head, behind) = found.split_at(block.bytes().len().min(found.len()));
+                head == block.bytes() && is_zero(behind)
             }
             Self::Disk(segments) => {
                 let mut rest = found;

@@ -1,5 +1,5 @@
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use bytes::Bytes;
 use rekindle_block::BlockHash;
@@ -13,24 +13,29 @@ const MAX_VMX_BYTES: u64 = 1 << 20;
 const MAX_OVF_BYTES: u64 = 4 << 20;
 
 /// A VM's files, opened and checked before anything is written.
-pub(super) struct Source {
-    pub(super) vm: VmIdentity,
-    pub(super) vmx: String,
-    pub(super) nvram: Option<Bytes>,
-    pub(super) disks: Vec<SourceDisk>,
+pub(crate) struct Source {
+    pub(crate) vm: VmIdentity,
+    pub(crate) vmx: String,
+    pub(crate) nvram: Option<Bytes>,
+    pub(crate) disks: Vec<SourceDisk>,
     /// Of an OVF package with a manifest: the files of its disks are yet to be compared.
     pub(super) package: Option<(Checksums, Vec<SourceFile>)>,
 }
 
 /// An open disk and its manifest so far.
-pub(super) struct SourceDisk {
-    pub(super) image: Image,
-    pub(super) manifest: DiskManifest,
+pub(crate) struct SourceDisk {
+    pub(crate) image: Image,
+    pub(crate) manifest: DiskManifest,
 }
 
 /// A source that cannot be ingested as it is.
-pub(super) fn refuse(error: ImageError) -> RepoError {
+pub(crate) fn refuse(error: ImageError) -> RepoError {
     match error {
+        ImageError::Unavailable { source, .. }
+            if source.get_ref().is_some_and(|e| e.is::<RepoError>()) =>
+        {
+            told(source)
+        }
         ImageError::Unavailable { .. } => {
             RepoError::Unavailable { what: "read the source".into(), source: error.into() }
         }
@@ -40,6 +45,15 @@ pub(super) fn refuse(error: ImageError) -> RepoError {
         ImageError::Corrupt { .. }
         | ImageError::Unsupported { .. }
         | ImageError::Escapes { .. } => RepoError::refused(error.to_string()),
+    }
+}
+
+/// What a store said on whose behalf a file was read.
+fn told(error: std::io::Error) -> RepoError {
+    let kind = error.kind();
+    match error.into_inner().map(|inner| inner.downcast::<RepoError>()) {
+        Some(Ok(error)) => *error,
+        _ => RepoError::io("read the source", kind.into()),
     }
 }
 
@@ -56,13 +70,21 @@ impl Source {
             return Err(RepoError::refused(format!("{shown} is no file")));
         };
         let folder = Folder::open(root).map_err(refuse)?;
-        let name = PathBuf::from(name);
+        Self::open_in(&folder, Path::new(name), options)
+    }
+
+    /// The same for the file `name` of `folder`, which nothing may leave.
+    pub(crate) fn open_in(
+        folder: &Folder,
+        name: &Path,
+        options: &IngestOptions,
+    ) -> Result<Self, RepoError> {
         let end = name.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
         match end.as_str() {
-            "vmx" => Self::from_vmx(&folder, &name, options),
-            "ovf" => Self::from_ovf(&folder, &name, options),
-            "ova" => Self::from_ova(&folder, &name, options),
-            _ => Self::from_image(&folder, &name, options),
+            "vmx" => Self::from_vmx(folder, name, options),
+            "ovf" => Self::from_ovf(folder, name, options),
+            "ova" => Self::from_ova(folder, name, options),
+            _ => Self::from_image(folder, name, options),
         }
     }
 

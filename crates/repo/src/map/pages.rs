@@ -8,30 +8,30 @@ use super::ENTRY_BYTES;
 
 /// Pages one disk holds in memory: 200 of 24 KiB are 4.9 MiB. As leaves they reach 25 GiB at 256 KiB
 /// blocks; a page beyond costs a guest one more read of 24 KiB.
-pub(super) const PAGES_HELD: usize = 200;
+pub(crate) const PAGES_HELD: usize = 200;
 
 /// Which page: a directory of leaves, or a leaf of blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum PageKey {
+pub(crate) enum PageKey {
     Directory(u64),
     Leaf(u64),
 }
 
 /// A page whose hash was checked.
-pub(super) struct Page {
+pub(crate) struct Page {
     bytes: Box<[u8]>,
     /// Set by readers, cleared by the hand of the clock. A hint: no ordering needed.
     used: AtomicBool,
 }
 
 impl Page {
-    pub(super) fn new(bytes: Box<[u8]>) -> Self {
+    pub(crate) fn new(bytes: Box<[u8]>) -> Self {
         // A new page has one round of the hand to be read again, so that a scan flushes only itself.
         Self { bytes, used: AtomicBool::new(false) }
     }
 
     /// The entry at `slot`; zeros behind the page's end.
-    pub(super) fn entry(&self, slot: usize) -> [u8; ENTRY_BYTES] {
+    pub(crate) fn entry(&self, slot: usize) -> [u8; ENTRY_BYTES] {
         let at = slot * ENTRY_BYTES;
         self.bytes
             .get(at..)
@@ -51,7 +51,7 @@ impl Page {
 /// The pages of one disk that are in memory. Second chance: a page that was read since the hand last
 /// passed stays.
 #[derive(Default)]
-pub(super) struct Pages {
+pub(crate) struct Pages {
     held: RwLock<Held>,
 }
 
@@ -64,14 +64,14 @@ struct Held {
 
 impl Pages {
     /// Reads one entry of a page in memory, without copying the page or its reference.
-    pub(super) fn entry(&self, key: PageKey, slot: usize) -> Option<[u8; ENTRY_BYTES]> {
+    pub(crate) fn entry(&self, key: PageKey, slot: usize) -> Option<[u8; ENTRY_BYTES]> {
         let held = self.held.read();
         let page = held.pages.get(&key)?;
         page.touch();
         Some(page.entry(slot))
     }
 
-    pub(super) fn insert(&self, key: PageKey, page: Arc<Page>) {
+    pub(crate) fn insert(&self, key: PageKey, page: Arc<Page>) {
         let mut held = self.held.write();
         if held.pages.insert(key, page).is_some() {
             return;

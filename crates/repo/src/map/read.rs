@@ -7,6 +7,7 @@ use super::pages::{Page, PageKey, Pages};
 use super::root::RootPlace;
 use super::seal::MapSeal;
 use super::{ENTRY_BYTES, MapEntry, PAGE_ENTRIES, PageRef, Shape};
+use crate::images::ImageDisk;
 use crate::manifest::DiskManifest;
 use crate::seal::Seal;
 use crate::store::Store;
@@ -15,9 +16,16 @@ use crate::{BlockRef, RepoError};
 /// The blocks of one disk of a recovery point. Cheap to clone.
 ///
 /// Opening it reads one small root, whatever the disk's size; pages are loaded when they are asked for
-/// and at most 4.9 MiB of them are held.
+/// and at most 4.9 MiB of them are held. An image that is read where it lies has such pages too: they are made of its
+/// own tables.
 #[derive(Clone)]
-pub struct DiskMap(Arc<Inner>);
+pub struct DiskMap(Kind);
+
+#[derive(Clone)]
+enum Kind {
+    Stored(Arc<Inner>),
+    Image(Arc<ImageDisk>),
+}
 
 struct Inner {
     store: Store,
@@ -32,7 +40,11 @@ struct Inner {
 
 impl fmt::Debug for DiskMap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DiskMap").field("object", &self.0.object).finish_non_exhaustive()
+        let object = match &self.0 {
+            Kind::Stored(inner) => &inner.object,
+            Kind::Image(disk) => disk.file(),
+        };
+        f.debug_struct("DiskMap").field("object", object).finish_non_exhaustive()
     }
 }
 
@@ -59,62 +71,87 @@ impl DiskMap {
         let root = store.read_range(&object, range, open).await?;
         let (map_bytes, pages) = (disk.map_bytes, Pages::default());
         let inner = Inner { store, repository_seal, seal, object, map_bytes, shape, root, pages };
-        Ok(Self(Arc::new(inner)))
+        Ok(Self(Kind::Stored(Arc::new(inner))))
+    }
+
+    /// That of an image that is read where it lies.
+    pub(crate) fn of_image(disk: ImageDisk) -> Self {
+        Self(Kind::Image(Arc::new(disk)))
+    }
+
+    fn shape(&self) -> &Shape {
+        match &self.0 {
+            Kind::Stored(inner) => &inner.shape,
+            Kind::Image(disk) => disk.shape(),
+        }
     }
 
     /// Bytes of the disk.
     pub fn size(&self) -> u64 {
-        self.0.shape.size
+        self.shape().size
     }
 
     /// Bytes of each of its blocks but the last.
     pub fn block_size(&self) -> BlockSize {
-        self.0.shape.block_size
+        self.shape().block_size
     }
 
     /// What block `idx` is, if that is known without I/O. Blocks behind the end are zero.
     #[inline]
     pub fn try_entry(&self, idx: BlockIdx) -> Option<MapEntry> {
-        match self.0.known(idx) {
-            Ok(Known::Entry(entry)) => Some(entry),
-            _ => None,
+        match &self.0 {
+            Kind::Stored(inner) => match inner.known(idx) {
+                Ok(Known::Entry(entry)) => Some(entry),
+                _ => None,
+            },
+            Kind::Image(disk) => disk.try_entry(idx),
         }
     }
 
-    /// What block `idx` is; reads at most two pages of the map object.
+    /// What block `idx` is; reads at most two pages of the map object, or the tables of an image.
     pub async fn entry(&self, idx: BlockIdx) -> Result<MapEntry, RepoError> {
-        let inner = &*self.0;
+        match &self.0 {
+            Kind::Stored(inner) => inner.entry(idx).await,
+            Kind::Image(disk) => disk.entry(idx).await,
+        }
+    }
+
+    /// Reads, opens, decompresses and verifies a block: one ranged read. Of an image the bytes are those that its files
+    /// had when the recovery point was opened, or the read is an error.
+    pub async fn read_block(&self, block: &BlockRef) -> Result<Block, RepoError> {
+        match &self.0 {
+            Kind::Stored(inner) => inner.store.read_block(&inner.repository_seal, block).await,
+            Kind::Image(disk) => disk.read_block(block).await,
+        }
+    }
+}
+
+impl Inner {
+    async fn entry(&self, idx: BlockIdx) -> Result<MapEntry, RepoError> {
         let mut just_read: Option<(PageKey, Arc<Page>)> = None;
         loop {
             // A page that was just read is asked first: under pressure it may be gone from memory
             // before its turn comes.
             let known = match &just_read {
                 Some((PageKey::Leaf(_), page)) => {
-                    Known::Entry(inner.decode_entry(idx, &page.entry(leaf_slot(idx)))?)
+                    Known::Entry(self.decode_entry(idx, &page.entry(leaf_slot(idx)))?)
                 }
                 Some((PageKey::Directory(_), page)) => {
-                    inner.below_directory(idx, &page.entry(directory_slot(idx)))?
+                    self.below_directory(idx, &page.entry(directory_slot(idx)))?
                 }
-                None => inner.known(idx)?,
+                None => self.known(idx)?,
             };
             match known {
                 Known::Entry(entry) => return Ok(entry),
                 Known::Leaf(key, at) | Known::Directory(key, at) => {
-                    let page = inner.read_page(&at).await?;
-                    inner.pages.insert(key, page.clone());
+                    let page = self.read_page(&at).await?;
+                    self.pages.insert(key, page.clone());
                     just_read = Some((key, page));
                 }
             }
         }
     }
 
-    /// Reads, opens, decompresses and verifies a block: one ranged read.
-    pub async fn read_block(&self, block: &BlockRef) -> Result<Block, RepoError> {
-        self.0.store.read_block(&self.0.repository_seal, block).await
-    }
-}
-
-impl Inner {
     fn known(&self, idx: BlockIdx) -> Result<Known, RepoError> {
         if idx.0 >= self.shape.blocks() {
             return Ok(Known::Entry(MapEntry::Zero));
@@ -164,7 +201,7 @@ impl Inner {
     }
 }
 
-fn leaf_slot(idx: BlockIdx) -> usize {
+pub(crate) fn leaf_slot(idx: BlockIdx) -> usize {
     (idx.0 % PAGE_ENTRIES) as usize
 }
 

@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use crate::images::Images;
 use crate::manifest::MAX_MANIFEST_BYTES;
 use crate::prune::condemned;
 use crate::seal::Seal;
@@ -73,6 +74,9 @@ impl Repository {
     /// All points. One that cannot be read is listed as damaged and hides no other; those that a prune has condemned
     /// are listed apart.
     pub async fn points(&self) -> Result<PointListing, RepoError> {
+        if self.has_images() {
+            return self.ask_images(Images::points).await;
+        }
         let mut listing = PointListing::default();
         let condemned = self.condemned().await?;
         for place in self.0.store.list_points().await? {
@@ -97,16 +101,25 @@ impl Repository {
 
     /// The same for a thread that may block.
     pub(crate) fn goes_after_blocking(&self, id: &PointId) -> Result<Option<Timestamp>, RepoError> {
+        if self.has_images() {
+            return Ok(None);
+        }
         Ok(goes_after(self.store(), self.seal())?.get(id).copied())
     }
 
     async fn condemned(&self) -> Result<BTreeMap<PointId, Timestamp>, RepoError> {
+        if self.has_images() {
+            return Ok(BTreeMap::new());
+        }
         let (store, seal) = (self.0.store.clone(), self.seal().clone());
         blocking(move || goes_after(&store, &seal)).await
     }
 
     /// All points, condemned or not, for a thread that may block.
     pub(crate) fn points_blocking(&self) -> Result<PointListing, RepoError> {
+        if let Some(images) = &self.0.images {
+            return images.points();
+        }
         let mut listing = PointListing::default();
         for place in self.0.store.list_points_blocking()? {
             let point = self.read_point_blocking(&place);
@@ -117,6 +130,9 @@ impl Repository {
 
     /// The point of that id, for a thread that may block.
     pub(crate) fn point_blocking(&self, id: &PointId) -> Result<PointManifest, RepoError> {
+        if let Some(images) = &self.0.images {
+            return images.point(id);
+        }
         let places = self.0.store.list_points_blocking()?;
         let place = places
             .into_iter()
@@ -133,6 +149,10 @@ impl Repository {
 
     /// The point of that id.
     pub async fn point(&self, id: &PointId) -> Result<PointManifest, RepoError> {
+        if self.has_images() {
+            let id = id.clone();
+            return self.ask_images(move |images| images.point(&id)).await;
+        }
         for place in self.0.store.list_points().await? {
             if place.ids.as_ref().is_some_and(|(_, found)| found == id) {
                 return self.read_point(&place).await;

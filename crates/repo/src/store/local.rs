@@ -21,6 +21,7 @@ const OPEN_PACKS: usize = 64;
 /// guards the list of open files, never I/O.
 pub(crate) struct LocalDir {
     root: PathBuf,
+    read_only: bool,
     open: Mutex<OpenPacks>,
 }
 
@@ -38,7 +39,16 @@ struct OpenPack {
 
 impl LocalDir {
     pub(crate) fn new(root: PathBuf) -> Self {
-        Self { root, open: Mutex::default() }
+        Self { root, read_only: false, open: Mutex::default() }
+    }
+
+    /// A directory that is only ever read.
+    pub(crate) fn read_only(root: PathBuf) -> Self {
+        Self { read_only: true, ..Self::new(root) }
+    }
+
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.read_only
     }
 
     pub(crate) fn root(&self) -> &Path {

@@ -19,10 +19,11 @@
 //!
 //! 64 requests at a time. A reader asks for at most 16 MiB at once (a manifest), an ingest or check besides for one
 //! pack's index, which is at most 192 MiB and no longer than its pack; an object being written holds at most 5 parts
-//! of 8 MiB.
+//! of 8 MiB. 32 MiB of the files of others that are read here as images (`file.rs`).
 
 mod archive;
 mod breaker;
+mod file;
 mod hedge;
 mod location;
 mod read;
@@ -38,7 +39,9 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 pub(crate) use archive::{PackState, Thawed};
+pub(crate) use file::{Chunks, S3File};
 pub use location::{S3Credentials, S3Location};
+pub(crate) use read::ListedFile;
 pub(crate) use write::{S3Object, S3Writer};
 
 use crate::RepoError;
@@ -55,6 +58,8 @@ pub(crate) struct S3Bucket {
     breaker: Breaker,
     hedge: Hedge,
     counts: Counts,
+    /// Nothing is ever written to it: what lies there is others'.
+    read_only: bool,
     runtime: Handle,
     /// Kept alive; `None` only while it is dropped.
     owned: Option<Runtime>,
@@ -121,9 +126,28 @@ pub struct S3Stats {
     pub circuit_open: bool,
 }
 
+impl std::fmt::Debug for S3Bucket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("S3Bucket").field("location", &self.location).finish_non_exhaustive()
+    }
+}
+
 impl S3Bucket {
     /// Blocks, also inside a runtime. Sends no request.
     pub(crate) fn open(location: &S3Location) -> Result<Arc<Self>, RepoError> {
+        Self::open_for(location, false)
+    }
+
+    /// The same for a place that is only ever read.
+    pub(crate) fn open_read_only(location: &S3Location) -> Result<Arc<Self>, RepoError> {
+        Self::open_for(location, true)
+    }
+
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.read_only
+    }
+
+    fn open_for(location: &S3Location, read_only: bool) -> Result<Arc<Self>, RepoError> {
         let runtime = Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("s3")
@@ -139,6 +163,7 @@ impl S3Bucket {
             breaker: Breaker::default(),
             hedge: Hedge::default(),
             counts: Counts::default(),
+            read_only,
             runtime: runtime.handle().clone(),
             owned: Some(runtime),
         }))

@@ -13,6 +13,9 @@ pub(crate) enum Writer {
 impl Writer {
     /// Takes what it needs to write, and takes away what writers before it left unfinished.
     pub(crate) fn begin(store: &Store) -> Result<Self, RepoError> {
+        if store.is_read_only() {
+            return Err(RepoError::refused("it is read where it lies, and never written to"));
+        }
         Ok(match store {
             Store::Local(dir) => Self::Local(LocalWriter::lock(dir.root())?),
             Store::S3(bucket) => Self::S3(S3Writer::begin(bucket)?),

@@ -28,6 +28,7 @@ pub fn move_point(
     point: &PointManifest,
     tier: Tier,
 ) -> Result<MoveReport, RepoError> {
+    repository.refuse_images("move recovery points between tiers")?;
     let Store::S3(bucket) = repository.store() else {
         return Err(RepoError::refused("a directory has one tier: hot"));
     };

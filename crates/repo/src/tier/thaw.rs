@@ -64,6 +64,7 @@ impl Retrieval {
 /// Whether any pack at all is in a cold tier: one listing, and no map. Blocks on I/O.
 pub fn has_cold_packs(repository: &Repository) -> Result<bool, RepoError> {
     match repository.store() {
+        _ if repository.has_images() => Ok(false),
         Store::Local(_) => Ok(false),
         Store::S3(bucket) => bucket.has_cold_packs_blocking(),
     }
@@ -106,6 +107,10 @@ fn ask(bucket: &Arc<S3Bucket>, state: &PackState, options: ThawOptions) -> Resul
 
 /// The packs that a point needs, and how each is.
 fn states(repository: &Repository, point: &PointManifest) -> Result<Vec<PackState>, RepoError> {
+    if repository.has_images() {
+        // It has no packs. One of its objects that is frozen is an error that says so when it is opened.
+        return Ok(Vec::new());
+    }
     let needed = packs_of(repository, point)?;
     match repository.store() {
         Store::Local(_) => Ok(Vec::new()),

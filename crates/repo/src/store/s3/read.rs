@@ -24,6 +24,8 @@ enum Part {
     End(u64),
     /// All of it, if it is at most so long.
     Whole(u64),
+    /// A range of the object that the store knows by this tag: of no other that came in its place.
+    Tagged(Range<u64>, Arc<str>),
 }
 
 /// Bytes of an object, and how long the object is.
@@ -38,6 +40,16 @@ pub(crate) struct Listed {
     pub(super) len: u64,
     pub(super) tier: Tier,
     modified_seconds: i64,
+    /// What the store knows its content by, if it says so.
+    tag: Option<String>,
+}
+
+/// An object that somebody else put there.
+pub(crate) struct ListedFile {
+    pub(crate) object: String,
+    pub(crate) len: u64,
+    pub(crate) tag: Arc<str>,
+    pub(crate) modified: Timestamp,
 }
 
 impl S3Bucket {
@@ -151,6 +163,39 @@ impl S3Bucket {
         Ok(listed.into_iter().map(|one| one.object).collect())
     }
 
+    /// Bytes of an object as long as it is the one that `tag` is of. A range that is not empty.
+    pub(super) fn read_tagged_blocking(
+        self: &Arc<Self>,
+        object: &str,
+        range: Range<u64>,
+        tag: &Arc<str>,
+    ) -> Result<Vec<u8>, RepoError> {
+        let (bucket, object, part) =
+            (self.clone(), object.to_owned(), Part::Tagged(range, tag.clone()));
+        self.run_blocking(async move {
+            match bucket.get(&object, part).await {
+                Ok(got) => Ok(got.bytes),
+                Err(Failure::Exists) => {
+                    Err(RepoError::corrupt(&object, "it was written to since it was opened"))
+                }
+                Err(Failure::Missing) => Err(RepoError::corrupt(&object, "it was removed")),
+                Err(failure) => Err(failure.of_object(&object)),
+            }
+        })
+    }
+
+    /// All objects of the place, as files; without those of no length and no tag.
+    pub(crate) fn list_files_blocking(self: &Arc<Self>) -> Result<Vec<ListedFile>, RepoError> {
+        let bucket = self.clone();
+        let listed = self.run_blocking(async move { bucket.list("").await })?;
+        let file = |one: Listed| {
+            let at = Timestamp::from_second(one.modified_seconds).unwrap_or_default();
+            let tag = one.tag?.into();
+            Some(ListedFile { object: one.object, len: one.len, tag, modified: at })
+        };
+        Ok(listed.into_iter().filter_map(file).collect())
+    }
+
     /// All objects whose names begin so, by name.
     pub(super) async fn list(&self, prefix: &str) -> Result<Vec<Listed>, RepoError> {
         let full = self.location.key(prefix);
@@ -223,11 +268,20 @@ impl S3Bucket {
                 return Ok(Got { bytes: Vec::new(), object_len: 0 });
             }
             Part::Range(range) => request.range(format!("bytes={}-{}", range.start, range.end - 1)),
+            Part::Tagged(range, tag) => request
+                .range(format!("bytes={}-{}", range.start, range.end - 1))
+                .if_match(tag.as_ref()),
             Part::End(len) => request.range(format!("bytes=-{len}")),
             Part::Whole(_) => request,
         };
         let answer = request.send().await?;
         let (expected, object_len) = part.expects(&answer)?;
+        // Not every store keeps the condition of a GET.
+        if let Part::Tagged(_, tag) = part
+            && answer.e_tag() != Some(tag.as_ref())
+        {
+            return Err(Failure::Exists);
+        }
         let mut bytes = Vec::with_capacity(expected as usize);
         let mut body = answer.body;
         while let Some(piece) = body.next().await {
@@ -248,7 +302,7 @@ impl Part {
     /// Bytes that are asked for at most.
     fn max(&self) -> u64 {
         match self {
-            Self::Range(range) => range.end - range.start,
+            Self::Range(range) | Self::Tagged(range, _) => range.end - range.start,
             Self::End(len) | Self::Whole(len) => *len,
         }
     }
@@ -267,8 +321,10 @@ impl Part {
             Failure::Refused("the store does not serve parts of objects (ranged GETs)".into())
         })?;
         let wanted = match self {
-            Self::Range(range) if told.1 < range.end => return Err(Failure::Short),
-            Self::Range(range) => range.clone(),
+            Self::Range(range) | Self::Tagged(range, _) if told.1 < range.end => {
+                return Err(Failure::Short);
+            }
+            Self::Range(range) | Self::Tagged(range, _) => range.clone(),
             Self::End(end) => told.1.saturating_sub(*end)..told.1,
             Self::Whole(_) => 0..told.1,
         };
@@ -294,6 +350,7 @@ impl Listed {
             len: u64::try_from(object.size().unwrap_or_default()).ok()?,
             tier: tier_of(object.storage_class()),
             modified_seconds: object.last_modified().map_or(0, |time| time.secs()),
+            tag: object.e_tag().map(str::to_owned),
         })
     }
 }
