@@ -74,7 +74,8 @@ impl Catalog {
     }
 
     pub(super) fn listing(&self) -> PointListing {
-        let mut listing = PointListing { damaged: self.tree.odd.clone(), ..PointListing::default() };
+        let mut listing =
+            PointListing { damaged: self.tree.odd.clone(), ..PointListing::default() };
         for (name, vm) in &self.vms {
             match &vm.point {
                 Ok(point) => listing.points.push(point.clone()),
