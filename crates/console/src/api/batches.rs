@@ -106,7 +106,7 @@ fn all_in_scope(mut request: BatchRequest, caller: &Caller) -> Result<BatchReque
             .map(|recovery| in_scope(recovery, scope))
             .collect::<Result<Vec<RecoveryRequest>, Problem>>()?;
         if let Some(select) = &mut group.select {
-            select.each = Box::new(in_scope((*select.each).clone(), scope)?);
+            *select.each = in_scope((*select.each).clone(), scope)?;
         }
     }
     Ok(request)
