@@ -6,6 +6,7 @@ mod forecast;
 mod http;
 mod job;
 mod recover;
+mod repositories;
 mod table;
 mod trust;
 mod user;
@@ -15,6 +16,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 pub(crate) use audit::audit;
+pub(crate) use repositories::repositories;
 pub(crate) use table::{bytes, seconds};
 pub(crate) use user::user;
 

@@ -76,6 +76,7 @@
 //! blocks) and its pages 4.9 MiB. 64 packs are held open. An ingest takes 243 MB for the table of known blocks
 //! and at most 4 MiB a core, 68 MiB in all, for data; one from a list of changes 16 MiB a disk
 //! for the list, and a page of each level of the older point's map.
+mod attached;
 mod check;
 mod codec;
 mod error;
@@ -89,6 +90,7 @@ mod seal;
 mod store;
 mod tier;
 
+pub use attached::{Attached, Attachment, Reach};
 pub use check::{CheckProgress, CheckReport, CheckScope, Problem, check};
 pub use error::RepoError;
 pub use id::{MapId, ParseIdError, PointId, VmId};

@@ -184,7 +184,15 @@ impl Repository {
         passkey: Option<&Passkey>,
     ) -> Result<Self, RepoError> {
         let place = place.into();
-        let store = Store::open(&place)?;
+        Self::open_in(Store::open(&place)?, place, passkey)
+    }
+
+    /// The same in a store that is at hand.
+    pub(crate) fn open_in(
+        store: Store,
+        place: Location,
+        passkey: Option<&Passkey>,
+    ) -> Result<Self, RepoError> {
         let record = Self::read_record(&store, &place)?;
         let seal = passkeys::open_seal(&record, &store, passkey)?;
         Ok(Self(Arc::new(Inner { record, seal, location: place, store })))
@@ -198,6 +206,11 @@ impl Repository {
             }
             other => other,
         })
+    }
+
+    /// Asks the store for one small object. Blocks on I/O.
+    pub(crate) fn ask(&self) -> Result<(), RepoError> {
+        Self::read_record(self.store(), self.location()).map(|_| ())
     }
 
     /// The repository's name for life: 32 hexadecimal digits.

@@ -14,7 +14,7 @@ use rekindle_block::Block;
 
 pub(crate) use local::LocalDir;
 pub use location::Location;
-pub(crate) use s3::{PackState, S3Bucket, Thawed};
+pub(crate) use s3::{Outage, PackState, S3Bucket, Thawed};
 pub use s3::{S3Credentials, S3Location, S3Stats};
 pub(crate) use writer::{NewObject, Writer};
 
@@ -93,6 +93,14 @@ impl Store {
         match self {
             Self::Local(_) => None,
             Self::S3(bucket) => Some(bucket.stats()),
+        }
+    }
+
+    /// Since when and why a store beyond the network does not answer.
+    pub(crate) fn outage(&self) -> Option<Outage> {
+        match self {
+            Self::Local(_) => None,
+            Self::S3(bucket) => bucket.outage(),
         }
     }
 

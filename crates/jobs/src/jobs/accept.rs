@@ -59,7 +59,7 @@ impl Jobs {
         // Before anything that takes time: a wrong passkey is refused within a second.
         let admitted = self.admit(&request, offer.as_ref()).await?;
         let checked = self.check(&request).await?;
-        let sealed = self.env.config.passkey_repositories.contains(&checked.repository);
+        let sealed = self.env.needs_passkey(&checked.repository);
         if sealed && admitted.as_ref() != Some(&checked.repository) {
             let why =
                 "the VM's newest point is in another repository since a moment ago: ask again";
@@ -133,13 +133,12 @@ impl Jobs {
         request: &RecoveryRequest,
         offer: Option<&Offer>,
     ) -> Result<Option<String>, JobError> {
-        let sealed = &self.env.config.passkey_repositories;
-        if sealed.is_empty() {
+        if !self.env.repositories.keys().any(|name| self.env.needs_passkey(name)) {
             return Ok(None);
         }
         let (name, _) = self.find_point(request).await?;
-        if sealed.contains(&name) {
-            self.env.passkeys.admit(&name, self.env.repository(&name)?, offer).await?;
+        if self.env.needs_passkey(&name) {
+            self.env.passkeys.admit(&name, &self.env.repository(&name)?, offer).await?;
         }
         Ok(Some(name))
     }

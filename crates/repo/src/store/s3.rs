@@ -38,6 +38,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 pub(crate) use archive::{PackState, Thawed};
+pub(crate) use breaker::Outage;
 pub use location::{S3Credentials, S3Location};
 pub(crate) use write::{S3Object, S3Writer};
 
@@ -156,6 +157,10 @@ impl S3Bucket {
             put_bytes: counts.put_bytes.get(),
             circuit_open: self.breaker.is_open(),
         }
+    }
+
+    pub(crate) fn outage(&self) -> Option<Outage> {
+        self.breaker.outage()
     }
 
     /// Does `work` in the bucket's runtime. What is returned is small, whatever the work is: it becomes a part of

@@ -143,7 +143,7 @@ impl S3Bucket {
                 self.breaker.answered();
                 return result;
             };
-            self.breaker.failed(Instant::now());
+            self.breaker.failed(Instant::now(), &why);
             self.counts.failed.add(1);
             let pause = pause(tries, slow_down);
             tries += 1;
