@@ -6,7 +6,7 @@ use rekindle_console::{Audit, Users};
 use rekindle_disk::{Disks, DisksConfig};
 use rekindle_jobs::{Jobs, JobsConfig, JobsDeps, MoverConfig};
 use rekindle_nfs::{NfsConfig, NfsServer};
-use rekindle_repo::{Attached, Location};
+use rekindle_repo::{Attached, Location, Near};
 use rekindle_state::Database;
 
 use super::targets;
@@ -96,7 +96,8 @@ fn attach(config: &Config, entry: &RepositoryEntry) -> Result<Attached, Failure>
         Location::Local(_) => local::open_entry(config, entry).map(Attached::from),
         place @ Location::S3(_) => {
             let passkey = local::passkey::configured(entry)?;
-            Ok(Attached::open(&entry.name, place, passkey)?)
+            let near = Near { maps: Some(config.cache_dir().join("maps")) };
+            Ok(Attached::open(&entry.name, place, passkey, near)?)
         }
     }
 }

@@ -12,7 +12,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::seal::Passkey;
-use crate::store::{Location, Store};
+use crate::store::{Location, Near, Store};
 use crate::{RepoError, Repository};
 
 /// The pause after an attempt to open that failed; it doubles up to the longest.
@@ -79,6 +79,7 @@ impl Attached {
         name: &str,
         location: Location,
         passkey: Option<Passkey>,
+        near: Near,
     ) -> Result<Self, RepoError> {
         let (sender, seen) = watch::channel(Seen::Opening { since: Timestamp::now() });
         let (_alive, ended) = mpsc::channel();
@@ -86,6 +87,7 @@ impl Attached {
             name: name.to_owned(),
             location: location.clone(),
             passkey,
+            near,
             store: None,
             seen: sender,
             ended,
@@ -163,6 +165,7 @@ struct Opener {
     name: String,
     location: Location,
     passkey: Option<Passkey>,
+    near: Near,
     /// Kept over attempts: it knows whether the store answers.
     store: Option<Store>,
     seen: watch::Sender<Seen>,
@@ -207,7 +210,8 @@ impl Opener {
             Some(store) => store.clone(),
             None => self.store.insert(Store::open(&self.location)?).clone(),
         };
-        Repository::open_in(store, self.location.clone(), self.passkey.as_ref())
+        let near = self.near.clone();
+        Repository::open_in(store, self.location.clone(), self.passkey.as_ref(), near)
     }
 
     fn log(&self, why: &RepoError) {
@@ -233,7 +237,7 @@ mod tests {
     }
 
     fn attach(dir: &Path) -> Attached {
-        Attached::open("main", dir.into(), None).unwrap()
+        Attached::open("main", dir.into(), None, Near::default()).unwrap()
     }
 
     #[test]
@@ -264,7 +268,7 @@ mod tests {
         let mut place = crate::S3Location::new("bucket", "").unwrap();
         place.endpoint = Some(format!("http://127.0.0.1:{port}"));
         place.credentials = crate::S3Credentials::File { path: keys, profile: None };
-        let attached = Attached::open("main", place.into(), None).unwrap();
+        let attached = Attached::open("main", place.into(), None, Near::default()).unwrap();
         assert_eq!(attached.attachment().state, Reach::Opening);
         assert!(matches!(attached.get(), Err(RepoError::Unavailable { .. })));
         block_on(attached.tried());

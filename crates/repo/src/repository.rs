@@ -12,7 +12,7 @@ use crate::id::random;
 use crate::manifest::MAX_MANIFEST_BYTES;
 use crate::seal::keyring::Home;
 use crate::seal::{DataKey, Passkey, Seal};
-use crate::store::{Location, PointPlace, REPOSITORY, Store, Writer};
+use crate::store::{Location, Near, PointPlace, REPOSITORY, Store, Writer};
 use crate::{DiskMap, PointId, PointManifest, RepoError, S3Stats};
 
 /// The largest `repository.json`.
@@ -28,6 +28,7 @@ struct Inner {
     seal: Seal,
     location: Location,
     store: Store,
+    near: Near,
 }
 
 impl std::fmt::Debug for Repository {
@@ -168,7 +169,7 @@ impl Repository {
         // Last: what is no repository yet has no name of one.
         writer.put(REPOSITORY, &text)?;
         let seal = data_key.map_or(Seal::Open, |key| Seal::Sealed(Arc::new(key)));
-        Ok(Self(Arc::new(Inner { record, seal, location: place, store })))
+        Ok(Self(Arc::new(Inner { record, seal, location: place, store, near: Near::default() })))
     }
 
     /// Opens the repository at `place`, which is not sealed. Blocks on I/O, and reads one small object whatever the
@@ -184,7 +185,7 @@ impl Repository {
         passkey: Option<&Passkey>,
     ) -> Result<Self, RepoError> {
         let place = place.into();
-        Self::open_in(Store::open(&place)?, place, passkey)
+        Self::open_in(Store::open(&place)?, place, passkey, Near::default())
     }
 
     /// The same in a store that is at hand.
@@ -192,10 +193,11 @@ impl Repository {
         store: Store,
         place: Location,
         passkey: Option<&Passkey>,
+        near: Near,
     ) -> Result<Self, RepoError> {
         let record = Self::read_record(&store, &place)?;
         let seal = passkeys::open_seal(&record, &store, passkey)?;
-        Ok(Self(Arc::new(Inner { record, seal, location: place, store })))
+        Ok(Self(Arc::new(Inner { record, seal, location: place, store, near })))
     }
 
     fn read_record(store: &Store, place: &Location) -> Result<Record, RepoError> {
@@ -297,7 +299,8 @@ impl Repository {
             what: format!("disk {index} of recovery point {}", point.id),
         })?;
         let seal = self.seal().clone();
-        DiskMap::open(self.0.store.clone(), seal, self.block_size(), disk).await
+        let copies = self.0.near.maps.as_deref();
+        DiskMap::open(self.0.store.clone(), seal, self.block_size(), disk, copies).await
     }
 
     async fn read_point(&self, place: &PointPlace) -> Result<PointManifest, RepoError> {

@@ -1,6 +1,7 @@
 //! Where a repository's objects live, and what they are called.
 
 mod blocking;
+mod coming;
 mod local;
 mod local_writer;
 mod location;
@@ -11,10 +12,12 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use rekindle_block::Block;
+use tokio::sync::Semaphore;
 
+pub(crate) use coming::Coming;
 pub(crate) use local::LocalDir;
-pub use location::Location;
-pub(crate) use s3::{Outage, PackState, S3Bucket, Thawed};
+pub use location::{Location, Near};
+pub(crate) use s3::{Copying, Outage, PackState, S3Bucket, Thawed};
 pub use s3::{S3Credentials, S3Location, S3Stats};
 pub(crate) use writer::{NewObject, Writer};
 
@@ -93,6 +96,27 @@ impl Store {
         match self {
             Self::Local(_) => None,
             Self::S3(bucket) => Some(bucket.stats()),
+        }
+    }
+
+    /// Room for reads of several blocks; `None` where each block is at hand and a large read of no use.
+    pub(crate) fn room_for_runs(&self) -> Option<&Arc<Semaphore>> {
+        match self {
+            Self::Local(_) => None,
+            Self::S3(bucket) => Some(bucket.room_for_runs()),
+        }
+    }
+
+    /// Whether its objects are beyond the network.
+    pub(crate) fn is_far(&self) -> bool {
+        matches!(self, Self::S3(_))
+    }
+
+    /// Shows that a map is being copied, until dropped.
+    pub(crate) fn show_copying(&self) -> Option<Copying> {
+        match self {
+            Self::Local(_) => None,
+            Self::S3(bucket) => Some(bucket.show_copying()),
         }
     }
 

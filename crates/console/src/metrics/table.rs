@@ -32,7 +32,7 @@ const fn histogram(name: &'static str, labels: &'static str, help: &'static str)
     Metric { name, kind: Kind::Histogram, labels, help }
 }
 
-pub(super) const METRICS: [Metric; 67] = [
+pub(super) const METRICS: [Metric; 68] = [
     gauge("build_info", "version", "1, with the version as a label"),
     gauge("up_seconds", "", "seconds since the start"),
     gauge("jobs", "state", "jobs by state; stuck ones want a person"),
@@ -83,6 +83,11 @@ pub(super) const METRICS: [Metric; 67] = [
         "repository_circuit_open",
         "repository",
         "1 while requests to its S3 store fail at once because it does not answer",
+    ),
+    gauge(
+        "repository_maps_copying",
+        "repository",
+        "maps of disks that are being copied from its S3 store",
     ),
     gauge("cache_ram_bytes", "", "bytes of blocks in memory"),
     counter("cache_ram_hits", "", "reads answered from memory"),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rekindle_disk::DiskId;
-use rekindle_repo::Attached;
+use rekindle_repo::{Attached, Near};
 
 use super::world::{Running, World, expected, to_directory, to_export, to_host};
 use crate::{
@@ -273,7 +273,8 @@ fn a_job_comes_back_when_its_repository_does() {
     });
     std::fs::rename(&here, &away).unwrap();
     world.live(async |world| {
-        let attached = Attached::open("main", here.as_path().into(), None).unwrap();
+        let attached =
+            Attached::open("main", here.as_path().into(), None, Near::default()).unwrap();
         attached.tried().await;
         // Nobody would wait for so long: it is the repository that ends the pause.
         let hour = Duration::from_secs(3600);
