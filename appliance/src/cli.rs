@@ -166,6 +166,8 @@ pub(crate) enum RepoCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Tell which repositories the running appliance can read, since when, and why not.
+    State(ListArgs),
     /// Read everything in a repository and verify it.
     Check {
         #[command(flatten)]

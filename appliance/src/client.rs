@@ -7,6 +7,7 @@ mod forecast;
 mod http;
 mod job;
 mod recover;
+mod repositories;
 mod table;
 mod trust;
 mod user;
@@ -17,6 +18,7 @@ use serde_json::{Value, json};
 
 pub(crate) use audit::audit;
 pub(crate) use batch::batch;
+pub(crate) use repositories::repositories;
 pub(crate) use table::{bytes, seconds};
 pub(crate) use user::user;
 

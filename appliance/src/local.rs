@@ -44,6 +44,7 @@ pub(crate) fn repo(what: RepoCommand) -> Result<(), Failure> {
             add(&entry, &options, json)
         }
         RepoCommand::Ls { config, json } => list(&config, json),
+        RepoCommand::State(args) => crate::client::repositories(&args.daemon),
         RepoCommand::Check { open, json } => check::check(&open, json),
         RepoCommand::Tier { point } => tier::tier(&point),
         RepoCommand::Thaw { point, retrieval, days, wait } => {

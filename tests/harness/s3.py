@@ -33,7 +33,7 @@ def folder():
 
 
 class Ministack:
-    """A context: a server with one bucket. `credentials` is a file in the format of ~/.aws/credentials."""
+    """A context: a server with one bucket. `credentials` is a file in the format of ~/.aws/credentials. `tls`: the files of an authority, and of a certificate of its and the key."""
 
     def __init__(self, folder, port=9100, thaw_seconds=2.0, tls=None):
         self.folder, self.port, self.thaw_seconds, self.tls = Path(folder), port, thaw_seconds, tls
@@ -75,8 +75,8 @@ class Ministack:
         environment = {**os.environ, "BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(self.port), "AUTH": "true", "S3_PERSIST": "1",
                        "S3_DATA_DIR": str(self.folder / "ministack"), "AWS_ACCESS_KEY_ID": ROOT_KEY, "AWS_SECRET_ACCESS_KEY": ROOT_SECRET}
         if self.tls:
-            certificate, key = self.tls
-            environment |= {"USE_SSL": "1", "MINISTACK_SSL_CERT": str(certificate), "MINISTACK_SSL_KEY": str(key), "AWS_CA_BUNDLE": str(certificate)}
+            authority, certificate, key = self.tls
+            environment |= {"USE_SSL": "1", "MINISTACK_SSL_CERT": str(certificate), "MINISTACK_SSL_KEY": str(key), "AWS_CA_BUNDLE": str(authority)}
         return environment
 
 

@@ -1,8 +1,4 @@
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use rekindle_cache::{Cache, CacheConfig};
@@ -10,7 +6,7 @@ use rekindle_console::{Audit, Users};
 use rekindle_disk::{Disks, DisksConfig};
 use rekindle_jobs::{Batches, Jobs, JobsConfig, JobsDeps, MoverConfig};
 use rekindle_nfs::{NfsConfig, NfsServer};
-use rekindle_repo::Repository;
+use rekindle_repo::{Attached, Location, Near};
 use rekindle_state::Database;
 
 use super::targets;
@@ -20,9 +16,12 @@ use crate::{
     local,
 };
 
+/// How long the start waits for stores beyond the network. They are opened later if they need longer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
 /// What the daemon is made of, opened from the bottom up.
 pub(super) struct Layers {
-    pub(super) repositories: BTreeMap<String, Repository>,
+    pub(super) repositories: BTreeMap<String, Attached>,
     pub(super) cache: Arc<Cache>,
     pub(super) disks: Arc<Disks>,
     pub(super) nfs: NfsServer,
@@ -40,7 +39,7 @@ impl Layers {
         let db = Database::open(&dir.join("db")).context("open the state database")?;
         let audit = Audit::open(&db).context("open the audit log")?;
         let users = Arc::new(Users::open(&db).context("read the users")?);
-        let repositories = repositories(config)?;
+        let repositories = repositories(config).await?;
         let targets = targets::open(config)?;
         let cache = Cache::open(cache(config)).context("open the cache")?;
         let disks = Disks::open(&dir.join("overlay"), &db, DisksConfig::default())
@@ -53,7 +52,7 @@ impl Layers {
             repositories: repositories.clone(),
             cache: cache.clone(),
             targets,
-            config: jobs(config, &repositories),
+            config: jobs(config),
         };
         let jobs = Jobs::open(deps).await.context("restore jobs and exports")?;
         let batches = Batches::open(jobs.clone(), &db).context("read the batches")?;
@@ -73,15 +72,40 @@ impl Layers {
     }
 }
 
-fn repositories(config: &Config) -> Result<BTreeMap<String, Repository>, Failure> {
-    let open = |entry: &RepositoryEntry| {
-        let repository = local::open_entry(config, entry).map_err(|mut failure| {
+/// A directory that cannot be opened is a mistake to be mended first; a store beyond the network may be away, and what
+/// is served from elsewhere must not wait for it.
+async fn repositories(config: &Config) -> Result<BTreeMap<String, Attached>, Failure> {
+    let attach = |entry: &RepositoryEntry| {
+        let attached = attach(config, entry).map_err(|mut failure| {
             failure.cause = failure.cause.context(format!("open repository \"{}\"", entry.name));
             failure
         })?;
-        Ok((entry.name.clone(), repository))
+        Ok((entry.name.clone(), attached))
     };
-    config.repositories().iter().map(open).collect()
+    let all: BTreeMap<_, _> =
+        config.repositories().iter().map(attach).collect::<Result<_, Failure>>()?;
+    let deadline = tokio::time::Instant::now() + ANSWER_WITHIN;
+    for (name, attached) in &all {
+        if tokio::time::timeout_at(deadline, attached.tried()).await.is_err() {
+            tracing::info!(repository = name, "went on without the repository: no answer yet");
+        }
+    }
+    Ok(all)
+}
+
+fn attach(config: &Config, entry: &RepositoryEntry) -> Result<Attached, Failure> {
+    if entry.has_images() {
+        // Opening it asks nobody.
+        return local::open_entry(config, entry).map(Attached::from);
+    }
+    match entry.location()? {
+        Location::Local(_) => local::open_entry(config, entry).map(Attached::from),
+        place @ Location::S3(_) => {
+            let passkey = local::passkey::configured(entry)?;
+            let near = Near { maps: Some(config.cache_dir().join("maps")) };
+            Ok(Attached::open(&entry.name, place, passkey, near)?)
+        }
+    }
 }
 
 fn cache(config: &Config) -> CacheConfig {
@@ -105,23 +129,11 @@ fn nfs(config: &Config) -> NfsConfig {
     }
 }
 
-/// Where a recovery needs a passkey: each sealed repository that does not say otherwise.
-fn passkey_repositories(
-    config: &Config,
-    repositories: &BTreeMap<String, Repository>,
-) -> BTreeSet<String> {
-    let wanted = |entry: &RepositoryEntry| {
-        let sealed = repositories.get(&entry.name).is_some_and(Repository::is_sealed);
-        entry.recover_needs_passkey.unwrap_or(sealed)
-    };
-    let entries = config.repositories().into_iter();
-    entries.filter(wanted).map(|entry| entry.name).collect()
-}
-
-fn jobs(config: &Config, repositories: &BTreeMap<String, Repository>) -> JobsConfig {
+fn jobs(config: &Config) -> JobsConfig {
     let recovery = &config.recovery;
     let mut jobs = JobsConfig::new(config.state_dir.join("exports"));
-    jobs.passkey_repositories = passkey_repositories(config, repositories);
+    let said = |entry: RepositoryEntry| Some((entry.name, entry.recover_needs_passkey?));
+    jobs.needs_passkey = config.repositories().into_iter().filter_map(said).collect();
     jobs.own_dirs = vec![config.state_dir.clone(), config.cache_dir()];
     jobs.own_dirs.extend(config.repositories().into_iter().filter_map(|entry| entry.path));
     jobs.server = config.nfs.advertise;

@@ -6,6 +6,7 @@ mod events;
 mod jobs;
 mod points;
 mod reasoned;
+mod repositories;
 mod status;
 mod tokens;
 mod users;
@@ -14,7 +15,8 @@ pub(crate) use audit::audit;
 pub(crate) use batches::{BODY_MAX as BATCH_BODY_MAX, batch, batches, cancel_batch, start_batch};
 pub(crate) use events::events;
 pub(crate) use jobs::{cancel, extend, finish, forecast, job, jobs, recover, report, retry, undo};
-pub(crate) use points::{points, repositories};
+pub(crate) use points::points;
+pub(crate) use repositories::repositories;
 pub(crate) use status::{cache, exports, ready, settings, targets};
 pub(crate) use tokens::{add_token, remove_token, tokens};
 pub(crate) use users::{

@@ -65,7 +65,13 @@ pub(crate) const CALLS: &[Call] = &[
     ),
     call("GET", "/api/v1/session", VIEWER, false, "who the caller is"),
     call("DELETE", "/api/v1/session", VIEWER, false, "log out"),
-    call("GET", "/api/v1/repositories", VIEWER, false, "configured repositories"),
+    call(
+        "GET",
+        "/api/v1/repositories",
+        VIEWER,
+        false,
+        "configured repositories, and whether each can be read",
+    ),
     call(
         "GET",
         "/api/v1/points",

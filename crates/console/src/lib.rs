@@ -48,7 +48,7 @@
 //! Connections 256, handshake 10 s, head 32 KiB, 64 lines and 30 s, body 64 KiB, a call 30 s, calls of
 //! one address 1000 at once and 200 a second, event streams 64, sessions 64, remembered addresses of
 //! failed log-ins 1024 and of calls 4096, locked-out names 1024, users 256, tokens 1024, passwords
-//! hashed at once 2, audit records 100 000, points in one answer 5000, repository listings at once 2.
+//! hashed at once 2, audit records 100 000, points in one answer 5000, repository listings at once 2, each 10 s.
 
 mod act;
 mod api;
@@ -72,7 +72,7 @@ use rekindle_cache::Cache;
 use rekindle_disk::Disks;
 use rekindle_jobs::{Batches, Jobs};
 use rekindle_nfs::NfsServer;
-use rekindle_repo::Repository;
+use rekindle_repo::Attached;
 use serde::{Deserialize, Serialize};
 use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -101,7 +101,7 @@ pub struct ConsoleDeps {
     /// Many recoveries by one request.
     pub batches: Arc<Batches>,
     /// Repositories by their configured name.
-    pub repositories: BTreeMap<String, Repository>,
+    pub repositories: BTreeMap<String, Attached>,
     /// The block cache.
     pub cache: Arc<Cache>,
     /// Disks, for the space that guests' writes have.
@@ -160,7 +160,7 @@ pub struct TargetView {
 pub(crate) struct Console {
     jobs: Arc<Jobs>,
     batches: Arc<Batches>,
-    repositories: BTreeMap<String, Repository>,
+    repositories: BTreeMap<String, Attached>,
     cache: Arc<Cache>,
     disks: Arc<Disks>,
     nfs: NfsServer,

@@ -21,6 +21,7 @@ use axum::{
 };
 use rekindle_jobs::{JobState, JobView};
 use rekindle_nfs::{DiskLatencyView, ExportView, LatencyView};
+use rekindle_repo::Reach;
 
 use crate::{Console, Problem};
 use scrape::{Scrape, whole};
@@ -47,11 +48,25 @@ fn scrape(console: &Console) -> anyhow::Result<String> {
     scrape.view("cache", &[], &console.cache.stats())?;
     scrape.view("journal", &[], &console.disks.stats())?;
     scrape.view("nfs", &[], &console.nfs.stats())?;
+    repositories(console, &mut scrape)?;
     let jobs = console.jobs.list();
     states(&jobs, &mut scrape);
     movers(&jobs, &mut scrape);
     exports(&console.nfs.exports().list(), &jobs, &mut scrape)?;
     scrape.text()
+}
+
+fn repositories(console: &Console, scrape: &mut Scrape) -> anyhow::Result<()> {
+    for (name, attached) in &console.repositories {
+        let labels = [("repository", name.as_str())];
+        let ready = attached.attachment().state == Reach::Ready;
+        scrape.set("repository_ready", &labels, ready.into());
+        let open = attached.get().ok();
+        if let Some(stats) = open.and_then(|repository| repository.s3_stats()) {
+            scrape.view("repository", &labels, &stats)?;
+        }
+    }
+    Ok(())
 }
 
 fn states(jobs: &[JobView], scrape: &mut Scrape) {

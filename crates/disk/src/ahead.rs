@@ -11,9 +11,11 @@ use tokio::task::AbortHandle;
 use crate::Base;
 use crate::streams::{Marks, STREAMS, Streams};
 
-/// Blocks of one window that are fetched at once; a stream has two windows under way at most. The
-/// cache bounds what all disks have under way.
-const FETCHES_AT_ONCE: usize = 8;
+/// Bytes of a window that are wanted together: as many as a repository reads at once.
+const RUN_BYTES: u64 = rekindle_repo::RUN_BYTES;
+/// Of these, how many are under way at once; a stream has two windows under way at most. The cache
+/// bounds what all disks have under way.
+const RUNS_AT_ONCE: usize = 2;
 
 /// The read-ahead of one disk. What it began ends when it is dropped, or when its stream stops.
 pub(crate) struct Ahead {
@@ -80,12 +82,13 @@ impl Ahead {
 /// Brings `blocks` into the cache. An error is not told: the guest's own read will meet it, if it
 /// ever comes there.
 async fn fetch(base: Base, blocks: Range<BlockIdx>) {
-    let warm = |idx| {
-        let base = &base;
-        async move { base.warm(BlockIdx(idx), Priority::Ahead).await }
+    let each = (RUN_BYTES / base.block_size().bytes()).max(1);
+    let warm = |first: u64| {
+        let (base, run) = (&base, BlockIdx(first)..BlockIdx((first + each).min(blocks.end.0)));
+        async move { base.warm_run(run, Priority::Ahead).await }
     };
-    let mut fetched =
-        stream::iter(blocks.start.0..blocks.end.0).map(warm).buffer_unordered(FETCHES_AT_ONCE);
+    let firsts = (blocks.start.0..blocks.end.0).step_by(each as usize);
+    let mut fetched = stream::iter(firsts).map(warm).buffer_unordered(RUNS_AT_ONCE);
     while let Some(fetched) = fetched.next().await {
         if let Err(error) = fetched {
             tracing::debug!(%error, "read-ahead ends");

@@ -2,12 +2,16 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
 use rekindle_block::{Block, BlockIdx, BlockSize};
 use rekindle_cache::{Cache, Priority};
-use rekindle_repo::{DiskMap, MapEntry, RepoError};
+use rekindle_repo::{BlockRef, DiskMap, MapEntry, RepoError};
 
 use crate::DiskError;
 use crate::segments::{Segments, push_zeros};
+
+/// Blocks of one run that are waited for at once: with blocks of 256 KiB one read of a repository.
+const RUN_AT_ONCE: usize = 16;
 
 /// What lies under the overlay. It never changes.
 #[derive(Clone)]
@@ -139,6 +143,38 @@ impl Base {
             #[cfg(feature = "testing")]
             Self::Pattern { .. } => Ok(0),
         }
+    }
+
+    /// The same for blocks that are wanted together: what lies side by side in the repository is one read of it.
+    pub(crate) async fn warm_run(
+        &self,
+        blocks: Range<BlockIdx>,
+        priority: Priority,
+    ) -> Result<u64, DiskError> {
+        let Self::Point { map, cache } = self else { return Ok(0) };
+        let (mut wanted, mut bytes): (Vec<(u64, BlockRef)>, u64) = (Vec::new(), 0);
+        for idx in blocks.start.0..blocks.end.0 {
+            let at = idx.saturating_mul(map.block_size().bytes());
+            let entry = map.entry(BlockIdx(idx)).await;
+            if let MapEntry::Stored(block) = entry.map_err(|e| from_repo(Arc::new(e), at))? {
+                bytes += u64::from(block.plain_len());
+                if !cache.has(&block.hash()) {
+                    wanted.push((at, block));
+                }
+            }
+        }
+        let run = map.run(wanted.iter().map(|(_, block)| *block).collect());
+        let read = |(number, (at, block)): (usize, (u64, BlockRef))| {
+            let run = run.clone();
+            let fetch = async move { run.block(number).await };
+            async move {
+                let read = cache.get(&block.hash(), block.plain_len(), priority, fetch).await;
+                read.map(drop).map_err(|e| from_repo(e, at))
+            }
+        };
+        let all = wanted.into_iter().enumerate().map(read);
+        stream::iter(all).buffer_unordered(RUN_AT_ONCE).try_collect::<()>().await?;
+        Ok(bytes)
     }
 
     /// Asks the cache to leave `bytes` more of the file system to the overlays. Says whether it could.

@@ -151,6 +151,15 @@ impl Disk {
         self.base.warm(block, priority).await
     }
 
+    /// The same for neighbours, which the repository is asked for in few reads.
+    pub async fn warm_run(
+        &self,
+        blocks: Range<BlockIdx>,
+        priority: Priority,
+    ) -> Result<u64, DiskError> {
+        self.base.warm_run(blocks, priority).await
+    }
+
     fn check(&self, range: &Range<u64>) -> Result<(), DiskError> {
         if self.overlay.gate.is_shut() {
             return Err(DiskError::Gone);

@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,8 +8,9 @@ use std::time::Duration;
 pub struct JobsConfig {
     /// The directory that holds one directory per export.
     pub exports_dir: PathBuf,
-    /// Repositories from which a recovery needs a passkey in its request.
-    pub passkey_repositories: BTreeSet<String>,
+    /// Whether a recovery from a repository needs a passkey in its request; from one that is not named here it does
+    /// if the repository is sealed.
+    pub needs_passkey: BTreeMap<String, bool>,
     /// Directories of the appliance that no migration may write into.
     pub own_dirs: Vec<PathBuf>,
     /// The address at which clients reach the exports, for views; unknown when absent.
@@ -56,7 +57,7 @@ impl JobsConfig {
     pub fn new(exports_dir: PathBuf) -> Self {
         Self {
             exports_dir,
-            passkey_repositories: BTreeSet::new(),
+            needs_passkey: BTreeMap::new(),
             own_dirs: Vec::new(),
             server: None,
             reserve_min_bytes: 20_000_000_000,

@@ -99,7 +99,8 @@ impl Driver {
                 tracing::warn!("waits to serve again: {error}");
             }
             self.meet(None, &error, pause);
-            if self.pause(&mut pause).await == Flow::Stop {
+            let opened = self.repository_opens();
+            if self.pause_until(&mut pause, opened).await == Flow::Stop {
                 return Flow::Stop;
             }
         }
@@ -108,14 +109,36 @@ impl Driver {
         Flow::On
     }
 
+    /// Comes when the job's repository is opened; never if it is open.
+    fn repository_opens(&self) -> impl Future<Output = ()> + use<> {
+        let attached = self.env.attached(&self.record.repository).ok().cloned();
+        let attached = attached.filter(|attached| attached.get().is_err());
+        async move {
+            match attached {
+                Some(attached) => attached.opened().await,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
     /// Waits before something is tried again, with growing pauses. Any message ends the pause; one
     /// to end the job turns the walk round.
     async fn pause(&mut self, pause: &mut Duration) -> Flow {
+        self.pause_until(pause, std::future::pending()).await
+    }
+
+    /// The same; `sooner` ends the pause too.
+    async fn pause_until(
+        &mut self,
+        pause: &mut Duration,
+        sooner: impl Future<Output = ()>,
+    ) -> Flow {
         let wait = tokio::time::sleep(*pause);
         *pause = (*pause * 2).min(self.env.config.retry_max);
         let command = tokio::select! {
             () = self.stop.cancelled() => return Flow::Stop,
             () = wait => return Flow::On,
+            () = sooner => return Flow::On,
             command = self.inbox.recv() => command,
         };
         match command {

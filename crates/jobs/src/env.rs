@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use rekindle_cache::Cache;
 use rekindle_disk::{Disk, Disks};
 use rekindle_nfs::Exports;
-use rekindle_repo::Repository;
+use rekindle_repo::{Attached, Repository};
 
 use crate::admission::Gate;
 use crate::journal::{HostMount, Journal, Record};
@@ -23,7 +23,7 @@ pub(crate) struct Env {
     pub(crate) disks: Arc<Disks>,
     pub(crate) exports: Exports,
     pub(crate) cache: Arc<Cache>,
-    pub(crate) repositories: BTreeMap<String, Repository>,
+    pub(crate) repositories: BTreeMap<String, Attached>,
     pub(crate) links: BTreeMap<String, Link>,
     pub(crate) gate: Gate,
     pub(crate) passkeys: Passkeys,
@@ -61,9 +61,22 @@ impl Env {
         self.left.lock().push(live);
     }
 
-    pub(crate) fn repository(&self, name: &str) -> Result<&Repository, JobError> {
+    /// The repository, if it is open.
+    pub(crate) fn repository(&self, name: &str) -> Result<Repository, JobError> {
+        self.attached(name)?.get().map_err(|e| crate::failure::repo("open the repository", e))
+    }
+
+    pub(crate) fn attached(&self, name: &str) -> Result<&Attached, JobError> {
         let found = self.repositories.get(name);
         found.ok_or_else(|| JobError::NotFound { what: "repository", name: name.to_owned() })
+    }
+
+    /// Whether a recovery from the repository needs a passkey. One that is not open yet may be sealed.
+    pub(crate) fn needs_passkey(&self, name: &str) -> bool {
+        match self.config.needs_passkey.get(name) {
+            Some(needed) => *needed,
+            None => self.repository(name).map_or(true, |repository| repository.is_sealed()),
+        }
     }
 
     pub(crate) fn link(&self, target: &str) -> Result<&Link, JobError> {

@@ -5,7 +5,7 @@ use parking_lot::Mutex;
 use rekindle_cache::Cache;
 use rekindle_disk::Disks;
 use rekindle_nfs::Exports;
-use rekindle_repo::Repository;
+use rekindle_repo::Attached;
 use rekindle_state::Database;
 use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -37,7 +37,7 @@ pub struct JobsDeps {
     /// All exports.
     pub exports: Exports,
     /// Repositories by their configured name.
-    pub repositories: BTreeMap<String, Repository>,
+    pub repositories: BTreeMap<String, Attached>,
     /// The block cache.
     pub cache: Arc<Cache>,
     /// Hosts to run VMs on, by their configured name.

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use rekindle_block::BlockIdx;
 use rekindle_cache::Priority;
 use rekindle_disk::{ChangeTracker, Disk};
-use rekindle_repo::{DiskMap, MapEntry};
+use rekindle_repo::DiskMap;
 use tokio::task::JoinSet;
 
 use crate::env::Env;
@@ -219,14 +219,8 @@ fn windows(size: u64) -> impl Iterator<Item = Range<u64>> {
 }
 
 async fn warm_piece(disk: Arc<Disk>, map: DiskMap, piece: Range<u64>) -> Result<u64, JobError> {
-    let mut bytes = 0;
-    for idx in indices(map.block_size().touched(piece)) {
-        if !matches!(map.try_entry(idx), Some(MapEntry::Zero)) {
-            let warmed = disk.warm(idx, Priority::Scan).await;
-            bytes += warmed.map_err(|e| failure::disk("read the recovery point", e))?;
-        }
-    }
-    Ok(bytes)
+    let warmed = disk.warm_run(map.block_size().touched(piece), Priority::Scan).await;
+    warmed.map_err(|e| failure::disk("read the recovery point", e))
 }
 
 /// Every block of a range of blocks.

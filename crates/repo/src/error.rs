@@ -68,6 +68,32 @@ impl RepoError {
         }
     }
 
+    /// The same once more, for another caller.
+    pub(crate) fn same(&self) -> Self {
+        match self {
+            Self::Unavailable { what, source } => {
+                Self::Unavailable { what: what.clone(), source: anyhow::anyhow!("{source:#}") }
+            }
+            Self::Corrupt { what, detail } => {
+                Self::Corrupt { what: what.clone(), detail: detail.clone() }
+            }
+            Self::Cold { what } => Self::Cold { what: what.clone() },
+            Self::Full => Self::Full,
+            Self::NotFound { what } => Self::NotFound { what: what.clone() },
+            Self::Refused { reason } => Self::Refused { reason: reason.clone() },
+            Self::Locked { reason } => Self::Locked { reason: reason.clone() },
+            Self::Cancelled => Self::Cancelled,
+        }
+    }
+
+    /// What it says, with its causes.
+    pub(crate) fn told(&self) -> String {
+        match self {
+            Self::Unavailable { source, .. } => format!("{self}: {source:#}"),
+            other => other.to_string(),
+        }
+    }
+
     pub(crate) fn corrupt(what: impl Into<String>, detail: impl Into<String>) -> Self {
         Self::Corrupt { what: what.into(), detail: detail.into() }
     }

@@ -78,9 +78,12 @@
 //! # Bounds
 //!
 //! Disks of 64 TiB, manifests of 16 MiB, 256 disks a point. A map's root takes at most 3 MiB (48 KiB at 256 KiB
-//! blocks) and its pages 4.9 MiB. 64 packs are held open. An ingest takes 243 MB for the table of known blocks
+//! blocks) and its pages 4.9 MiB. 64 packs are held open.
+//! Of a map beyond the network 1 MiB more is held, or a file of 1 GiB (`map/copy.rs`), by who walks through all of it 32 MiB;
+//! neighbouring blocks are read up to 4 MiB at once, 16 times (`run.rs`). An ingest takes 243 MB for the table of known blocks
 //! and at most 4 MiB a core, 68 MiB in all, for data; one from a list of changes 16 MiB a disk
 //! for the list, and a page of each level of the older point's map.
+mod attached;
 mod check;
 mod codec;
 mod envelope;
@@ -93,10 +96,12 @@ mod map;
 mod pack;
 mod prune;
 mod repository;
+mod run;
 mod seal;
 mod store;
 mod tier;
 
+pub use attached::{Attached, Attachment, Reach};
 pub use check::{CheckProgress, CheckReport, CheckScope, Problem, check};
 pub use error::RepoError;
 pub use id::{MapId, ParseIdError, PointId, VmId};
@@ -113,8 +118,9 @@ pub use prune::{
     KeptBy, PruneCounts, PruneOptions, PruneProgress, PruneReport, Retention, Verdict, prune,
 };
 pub use repository::{CondemnedPoint, CreateOptions, DamagedPoint, PointListing, Repository};
+pub use run::{BlockRun, RUN_BYTES};
 pub use seal::{Passkey, PasskeyInfo};
-pub use store::{Location, S3Credentials, S3Location, S3Stats};
+pub use store::{Location, Near, S3Credentials, S3Location, S3Stats};
 pub use tier::{
     Estimate, MoveReport, Readiness, Retrieval, ThawOptions, Tier, has_cold_packs, move_point,
     readiness, thaw,

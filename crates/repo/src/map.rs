@@ -2,7 +2,9 @@
 //! reader is in [`read`], the writer in [`build`].
 
 pub(crate) mod build;
+mod copy;
 pub(crate) mod pages;
+mod pieces;
 pub(crate) mod read;
 mod root;
 pub(crate) mod seal;

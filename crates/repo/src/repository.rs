@@ -13,7 +13,7 @@ use crate::id::random;
 use crate::images::{self, Images};
 use crate::seal::keyring::Home;
 use crate::seal::{DataKey, Passkey, Seal};
-use crate::store::{Location, REPOSITORY, Store, Writer, blocking};
+use crate::store::{Location, Near, REPOSITORY, Store, Writer, blocking};
 use crate::{DiskMap, PointManifest, RepoError, S3Stats};
 pub use points::{CondemnedPoint, DamagedPoint, PointListing};
 
@@ -32,6 +32,7 @@ struct Inner {
     store: Store,
     /// Those that are read where they lie, if it is a place of images.
     images: Option<Images>,
+    near: Near,
 }
 
 impl std::fmt::Debug for Repository {
@@ -123,7 +124,8 @@ impl Repository {
         // Last: what is no repository yet has no name of one.
         writer.put(REPOSITORY, &text)?;
         let seal = data_key.map_or(Seal::Open, |key| Seal::Sealed(Arc::new(key)));
-        Ok(Self(Arc::new(Inner { record, seal, location: place, store, images: None })))
+        let near = Near::default();
+        Ok(Self(Arc::new(Inner { record, seal, location: place, store, images: None, near })))
     }
 
     /// Opens the repository at `place`, which is not sealed. Blocks on I/O, and reads one small object whatever the
@@ -139,10 +141,19 @@ impl Repository {
         passkey: Option<&Passkey>,
     ) -> Result<Self, RepoError> {
         let place = place.into();
-        let store = Store::open(&place)?;
+        Self::open_in(Store::open(&place)?, place, passkey, Near::default())
+    }
+
+    /// The same in a store that is at hand.
+    pub(crate) fn open_in(
+        store: Store,
+        place: Location,
+        passkey: Option<&Passkey>,
+        near: Near,
+    ) -> Result<Self, RepoError> {
         let record = Self::read_record(&store, &place)?;
         let seal = passkeys::open_seal(&record, &store, passkey)?;
-        Ok(Self(Arc::new(Inner { record, seal, location: place, store, images: None })))
+        Ok(Self(Arc::new(Inner { record, seal, location: place, store, images: None, near })))
     }
 
     /// Opens a place where others left images of VMs: each of these is a recovery point as it lies, and nothing is
@@ -163,7 +174,8 @@ impl Repository {
         let block_size = images::BLOCK_SIZE;
         let created_at = Timestamp::UNIX_EPOCH;
         let record = Record { version: VERSION, id, block_size, created_at, encryption: None };
-        Ok(Self(Arc::new(Inner { record, seal: Seal::Open, location: place, store, images })))
+        let (seal, near) = (Seal::Open, Near::default());
+        Ok(Self(Arc::new(Inner { record, seal, location: place, store, images, near })))
     }
 
     /// Whether it is a place of images, which is only read.
@@ -210,6 +222,11 @@ impl Repository {
         })
     }
 
+    /// Asks the store for one small object. Blocks on I/O.
+    pub(crate) fn ask(&self) -> Result<(), RepoError> {
+        Self::read_record(self.store(), self.location()).map(|_| ())
+    }
+
     /// The repository's name for life: 32 hexadecimal digits.
     pub fn id(&self) -> &str {
         &self.0.record.id
@@ -245,7 +262,8 @@ impl Repository {
             what: format!("disk {index} of recovery point {}", point.id),
         })?;
         let seal = self.seal().clone();
-        DiskMap::open(self.0.store.clone(), seal, self.block_size(), disk).await
+        let copies = self.0.near.maps.as_deref();
+        DiskMap::open(self.0.store.clone(), seal, self.block_size(), disk, copies).await
     }
 
     pub(crate) fn store(&self) -> &Store {

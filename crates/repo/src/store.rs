@@ -1,6 +1,7 @@
 //! Where a repository's objects live, and what they are called.
 
 mod blocking;
+mod coming;
 mod local;
 mod local_writer;
 mod location;
@@ -12,11 +13,13 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use rekindle_block::Block;
+use tokio::sync::Semaphore;
 
+pub(crate) use coming::Coming;
 pub(crate) use local::LocalDir;
-pub use location::Location;
+pub use location::{Location, Near};
 pub(crate) use s3::{Chunks, ListedFile, S3File};
-pub(crate) use s3::{PackState, S3Bucket, Thawed};
+pub(crate) use s3::{Copying, Outage, PackState, S3Bucket, Thawed};
 pub use s3::{S3Credentials, S3Location, S3Stats};
 pub(crate) use writer::{NewObject, Writer};
 
@@ -127,6 +130,35 @@ impl Store {
         match self {
             Self::Local(dir) => dir.forget_packs(packs),
             Self::S3(_) => {}
+        }
+    }
+
+    /// Room for reads of several blocks; `None` where each block is at hand and a large read of no use.
+    pub(crate) fn room_for_runs(&self) -> Option<&Arc<Semaphore>> {
+        match self {
+            Self::Local(_) => None,
+            Self::S3(bucket) => Some(bucket.room_for_runs()),
+        }
+    }
+
+    /// Whether its objects are beyond the network.
+    pub(crate) fn is_far(&self) -> bool {
+        matches!(self, Self::S3(_))
+    }
+
+    /// Shows that a map is being copied, until dropped.
+    pub(crate) fn show_copying(&self) -> Option<Copying> {
+        match self {
+            Self::Local(_) => None,
+            Self::S3(bucket) => Some(bucket.show_copying()),
+        }
+    }
+
+    /// Since when and why a store beyond the network does not answer.
+    pub(crate) fn outage(&self) -> Option<Outage> {
+        match self {
+            Self::Local(_) => None,
+            Self::S3(bucket) => bucket.outage(),
         }
     }
 

@@ -1,53 +1,19 @@
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Extension, Json,
     extract::{Query, State, rejection::QueryRejection},
 };
 use jiff::Timestamp;
-use rekindle_repo::{PointManifest, Repository};
+use rekindle_repo::{Attached, PointListing, PointManifest, RepoError};
 use serde::{Deserialize, Serialize};
 
 use crate::{Console, Problem, auth::Caller, users::Scope};
 
 /// The most points in one answer: at about 500 bytes each, 2.5 MiB.
 const POINTS_MAX: usize = 5000;
-
-#[derive(Serialize)]
-pub(crate) struct Repositories {
-    repositories: Vec<RepositoryView>,
-}
-
-#[derive(Serialize)]
-struct RepositoryView {
-    name: String,
-    kind: &'static str,
-    id: String,
-    path: String,
-    block_bytes: u64,
-}
-
-/// `GET /api/v1/repositories`
-pub(crate) async fn repositories(
-    State(console): State<Arc<Console>>,
-    Extension(caller): Extension<Caller>,
-) -> Json<Repositories> {
-    let view = |(name, repository): (&String, &Repository)| RepositoryView {
-        name: name.clone(),
-        kind: repository.kind(),
-        id: repository.id().to_string(),
-        path: repository.location().to_string(),
-        block_bytes: repository.block_size().bytes(),
-    };
-    Json(Repositories {
-        repositories: console
-            .repositories
-            .iter()
-            .filter(|(name, _)| caller.scope.has_repository(name))
-            .map(view)
-            .collect(),
-    })
-}
+/// What one repository may take for its list; the others' are shown without it.
+const LISTED_WITHIN: Duration = Duration::from_secs(10);
 
 /// Which points are wanted.
 #[derive(Deserialize)]
@@ -124,7 +90,7 @@ fn selected<'a>(
     console: &'a Console,
     scope: &Scope,
     wanted: Option<&'a str>,
-) -> Result<Vec<(&'a str, &'a Repository)>, Problem> {
+) -> Result<Vec<(&'a str, &'a Attached)>, Problem> {
     let all = console.repositories.iter().filter(|(name, _)| scope.has_repository(name));
     let Some(wanted) = wanted else {
         return Ok(all.map(|(name, repository)| (name.as_str(), repository)).collect());
@@ -136,18 +102,20 @@ fn selected<'a>(
     Ok(vec![(wanted, repository)])
 }
 
-async fn list(name: &str, repository: &Repository, vm: Option<&str>, found: &mut Points) {
-    let listing = match repository.points().await {
-        Ok(listing) => listing,
-        Err(error) => {
-            found.problems.push(Damage {
-                repository: name.to_owned(),
-                name: None,
-                detail: error.to_string(),
-            });
-            return;
+async fn list(name: &str, attached: &Attached, vm: Option<&str>, found: &mut Points) {
+    let listing = async { attached.get()?.points().await };
+    let detail = match tokio::time::timeout(LISTED_WITHIN, listing).await {
+        Ok(Ok(listing)) => return add(name, listing, vm, found),
+        Ok(Err(error @ RepoError::Unavailable { .. })) => {
+            attached.attachment().reason.unwrap_or_else(|| error.to_string())
         }
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => format!("it did not tell its points in {} s", LISTED_WITHIN.as_secs()),
     };
+    found.problems.push(Damage { repository: name.to_owned(), name: None, detail });
+}
+
+fn add(name: &str, listing: PointListing, vm: Option<&str>, found: &mut Points) {
     let wanted = |point: &&PointManifest| {
         vm.is_none_or(|vm| point.vm.name == vm || point.vm.id.as_str() == vm)
     };

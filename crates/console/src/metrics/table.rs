@@ -32,7 +32,7 @@ const fn histogram(name: &'static str, labels: &'static str, help: &'static str)
     Metric { name, kind: Kind::Histogram, labels, help }
 }
 
-pub(super) const METRICS: [Metric; 58] = [
+pub(super) const METRICS: [Metric; 68] = [
     gauge("build_info", "version", "1, with the version as a label"),
     gauge("up_seconds", "", "seconds since the start"),
     gauge("jobs", "state", "jobs by state; stuck ones want a person"),
@@ -62,6 +62,32 @@ pub(super) const METRICS: [Metric; 58] = [
         "journal_stopped",
         "",
         "1 if no write is acknowledged until a restart, because one failed",
+    ),
+    gauge("repository_ready", "repository", "1 if it is open and answers"),
+    counter("repository_gets", "repository", "GETs that its S3 store answered"),
+    counter("repository_got_bytes", "repository", "bytes in them"),
+    counter("repository_hedged", "repository", "GETs that were slow and asked a second time"),
+    counter(
+        "repository_failed_attempts",
+        "repository",
+        "requests to its S3 store that failed and were made again",
+    ),
+    counter(
+        "repository_damaged_answers",
+        "repository",
+        "answers whose bytes failed their check and were fetched again",
+    ),
+    counter("repository_puts", "repository", "objects and parts written to its S3 store"),
+    counter("repository_put_bytes", "repository", "bytes in them"),
+    gauge(
+        "repository_circuit_open",
+        "repository",
+        "1 while requests to its S3 store fail at once because it does not answer",
+    ),
+    gauge(
+        "repository_maps_copying",
+        "repository",
+        "maps of disks that are being copied from its S3 store",
     ),
     gauge("cache_ram_bytes", "", "bytes of blocks in memory"),
     counter("cache_ram_hits", "", "reads answered from memory"),
@@ -149,6 +175,7 @@ mod tests {
     use rekindle_cache::CacheStats;
     use rekindle_disk::JournalStats;
     use rekindle_nfs::ServerStats;
+    use rekindle_repo::S3Stats;
 
     use super::{super::scrape::Scrape, *};
 
@@ -158,6 +185,7 @@ mod tests {
         scrape.view("cache", &[], &CacheStats::default()).unwrap();
         scrape.view("journal", &[], &JournalStats::default()).unwrap();
         scrape.view("nfs", &[], &ServerStats::default()).unwrap();
+        scrape.view("repository", &[], &S3Stats::default()).unwrap();
         let known: BTreeSet<_> = METRICS.iter().map(|metric| metric.name).collect();
         let missing: Vec<_> = scrape.names().filter(|name| !known.contains(name)).collect();
         assert!(missing.is_empty(), "{missing:?}");

@@ -11,6 +11,15 @@ function table(head, rows, label) {
 const names = (list) => (list ? list.join(", ") || "none" : "all");
 const button = (text, label, act, tone = "") => h("button", { type: "button", class: tone, "aria-label": label, onclick: act }, text);
 
+// Whether a repository can be read; `bad` is what is damaged in it.
+function reach(one, bad) {
+  const said = (word, tone) => [h("span", { class: `state ${tone}` }, word), h("small", {}, " since ", time(one.since)), one.reason && h("p", { class: "muted" }, one.reason)];
+  if (one.state === "opening") return said("Opening", "idle");
+  if (one.state === "unreachable") return said("Does not answer", "bad");
+  if (one.state === "refused") return said("Cannot be opened", "bad");
+  return bad.length ? h("span", { class: "state bad" }, bad[0].detail) : h("span", { class: "state good" }, "Readable");
+}
+
 export function placesView({ repositories, targets, points }) {
   const problems = points?.problems ?? [];
   return [
@@ -20,7 +29,7 @@ export function placesView({ repositories, targets, points }) {
       const bad = problems.filter((problem) => problem.repository === one.name);
       return h("tr", { "data-key": one.name }, h("td", {}, one.name), h("td", {}, one.kind), h("td", {}, h("code", {}, one.path)),
         h("td", { class: "num" }, bytes(one.block_bytes)), h("td", { class: "num" }, of === null ? "–" : count(of)),
-        h("td", {}, bad.length ? h("span", { class: "state bad" }, bad[0].detail) : h("span", { class: "state good" }, "Readable")));
+        h("td", {}, reach(one, bad)));
     }), "Repositories"),
     h("h2", { "data-key": "h-targets" }, "Targets"),
     targets.length === 0

@@ -60,10 +60,11 @@ impl Selection {
         if let Some(name) = &self.each.repository {
             jobs.env().repository(name)?;
         }
-        for (name, repository) in &jobs.env().repositories {
+        for (name, attached) in &jobs.env().repositories {
             if self.each.repository.as_ref().is_some_and(|wanted| wanted != name) {
                 continue;
             }
+            let repository = attached.get().map_err(|e| failure::repo("open a repository", e))?;
             let listing = repository.points().await;
             let listing = listing.map_err(|e| failure::repo("list the recovery points", e))?;
             for point in listing.points.into_iter().filter(|point| self.suits(point)) {

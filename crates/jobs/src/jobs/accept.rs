@@ -155,7 +155,7 @@ impl Jobs {
         request: &RecoveryRequest,
         offer: Option<&Offer>,
     ) -> Result<Option<String>, JobError> {
-        if self.env.config.passkey_repositories.is_empty() {
+        if !self.env.repositories.keys().any(|name| self.env.needs_passkey(name)) {
             return Ok(None);
         }
         let name = self.repository_of(request).await?;
@@ -175,12 +175,12 @@ impl Jobs {
 
     /// Whether recoveries from a repository need one of its passkeys.
     pub(crate) fn asks_for_passkey(&self, repository: &str) -> bool {
-        self.env.config.passkey_repositories.contains(repository)
+        self.env.needs_passkey(repository)
     }
 
     /// Whether what is offered opens the repository.
     pub(crate) async fn admit_to(&self, name: &str, offer: Option<&Offer>) -> Result<(), JobError> {
-        self.env.passkeys.admit(name, self.env.repository(name)?, offer).await
+        self.env.passkeys.admit(name, &self.env.repository(name)?, offer).await
     }
 
     /// Whether the request can work: everything that needs I/O.

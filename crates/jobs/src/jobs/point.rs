@@ -1,4 +1,4 @@
-use rekindle_repo::{PointId, PointManifest, RepoError, Repository};
+use rekindle_repo::{Attached, PointId, PointManifest, RepoError};
 
 use super::Jobs;
 use crate::{JobError, RecoveryRequest, failure};
@@ -15,13 +15,13 @@ impl Jobs {
         let env = &self.env;
         let (mut found, mut error): (Option<(String, PointManifest)>, _) = (None, None);
         if let Some(name) = &request.repository {
-            env.repository(name)?;
+            env.attached(name)?;
         }
-        for (name, repository) in &env.repositories {
+        for (name, attached) in &env.repositories {
             if request.repository.as_ref().is_some_and(|wanted| wanted != name) {
                 continue;
             }
-            match look_up(repository, request).await {
+            match look_up(attached, request).await {
                 Ok(point) => {
                     if found.as_ref().is_none_or(|(_, other)| other.created_at < point.created_at) {
                         found = Some((name.clone(), point));
@@ -40,9 +40,10 @@ impl Jobs {
 }
 
 async fn look_up(
-    repository: &Repository,
+    attached: &Attached,
     request: &RecoveryRequest,
 ) -> Result<PointManifest, RepoError> {
+    let repository = attached.get()?;
     let name = &request.point;
     if let Ok(id) = name.parse::<PointId>() {
         match repository.point(&id).await {

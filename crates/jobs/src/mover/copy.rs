@@ -57,13 +57,18 @@ pub(super) async fn entry(map: &DiskMap, idx: BlockIdx) -> Result<MapEntry, JobE
 
 async fn copy_point(source: Source, piece: Range<u64>) -> Result<(), JobError> {
     let size = source.map.block_size();
-    let mut blocks: Vec<(u64, Bytes)> = Vec::new();
+    let mut wanted = Vec::new();
     for idx in indices(size.touched(piece)) {
         if let MapEntry::Stored(block) = entry(&source.map, idx).await? {
-            let read = source.map.read_block(&block).await;
-            let read = read.map_err(|e| failure::repo("read the recovery point", e))?;
-            blocks.push((idx.0 * size.bytes(), read.bytes().clone()));
+            wanted.push((idx, block));
         }
+    }
+    let run = source.map.run(wanted.iter().map(|(_, block)| *block).collect());
+    let mut blocks: Vec<(u64, Bytes)> = Vec::with_capacity(wanted.len());
+    for (number, (idx, _)) in wanted.iter().enumerate() {
+        let read = run.block(number).await;
+        let read = read.map_err(|e| failure::repo("read the recovery point", e))?;
+        blocks.push((idx.0 * size.bytes(), read.bytes().clone()));
     }
     failure::blocking(move || {
         let mut blocks = blocks.iter();

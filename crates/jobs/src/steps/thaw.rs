@@ -26,7 +26,7 @@ impl Work<'_> {
 
     /// Asks for the thaw, once more if need be. `None`: all can be read.
     async fn ask_for_thaw(&self, options: ThawOptions) -> Result<Option<Readiness>, JobError> {
-        let repository = self.env.repository(&self.record.repository)?.clone();
+        let repository = self.env.repository(&self.record.repository)?;
         let name = &self.record.point;
         let id: PointId =
             name.parse().map_err(|_| JobError::NotFound { what: "point", name: name.clone() })?;

@@ -1,7 +1,14 @@
 //! A kill at every journal write, before and after it. Whatever it hit, the next start ends clean.
 
+use std::time::Duration;
+
+use rekindle_disk::DiskId;
+use rekindle_repo::{Attached, Near};
+
 use super::world::{Running, World, expected, to_directory, to_export, to_host};
-use crate::{Destination, Finish, JobId, JobState, Mode, Outcome, RecoveryRequest, TargetRef};
+use crate::{
+    Destination, Finish, JobId, JobState, JobsConfig, Mode, Outcome, RecoveryRequest, TargetRef,
+};
 
 /// How the story is to end, as it is told again and again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -214,7 +221,7 @@ fn a_kill_at_any_moment_ends_clean() {
                 running.end(&job).await;
             };
             // The moment of the kill is the input of this test, not a condition.
-            let kill = tokio::time::sleep(std::time::Duration::from_millis(millis));
+            let kill = tokio::time::sleep(Duration::from_millis(millis));
             tokio::select! { () = story => {}, () = kill => {} }
             !running.jobs.list().is_empty()
         });
@@ -243,6 +250,47 @@ fn a_graceful_stop_leaves_the_job_for_the_next_start() {
         assert_eq!(view.state, JobState::Serving);
         let path = view.export.unwrap().path;
         assert!(running.exports.get(path.trim_start_matches('/')).is_some());
+        let mut model = expected(0);
+        model[12345..12345 + 6789].iter_mut().enumerate().for_each(|(n, b)| *b = n as u8 ^ 0xa5);
+        assert_eq!(running.contents(&job, 0).await, model);
+        running.stop().await;
+    });
+    world.live(async |world| second_life(world, Ending::Discard).await);
+}
+
+/// The repository is not there at a restart: exports are, and the job serves as soon as it is.
+#[test]
+fn a_job_comes_back_when_its_repository_does() {
+    let world = World::new();
+    let (here, away) = (world.path("repository"), world.path("away"));
+    let job = world.live(async |world| {
+        let running = world.start().await;
+        let job = running.jobs.start(to_export(), None).await.unwrap();
+        running.serving(&job).await;
+        let mut model = expected(0);
+        running.write(&job, 0, 12345, 6789, &mut model).await;
+        job
+    });
+    std::fs::rename(&here, &away).unwrap();
+    world.live(async |world| {
+        let attached =
+            Attached::open("main", here.as_path().into(), None, Near::default()).unwrap();
+        attached.tried().await;
+        // Nobody would wait for so long: it is the repository that ends the pause.
+        let hour = Duration::from_secs(3600);
+        let config = JobsConfig { retry_first: hour, retry_max: hour, ..world.config() };
+        let running = world.start_on(config, attached.clone()).await;
+        let path = running.jobs.view(&job).unwrap().export.unwrap().path;
+        assert!(running.exports.get(path.trim_start_matches('/')).is_some());
+        running.jobs.run();
+        let mut view = running.jobs.watch(&job).unwrap();
+        let waits = view.wait_for(|view| view.obstacle.is_some()).await.unwrap().clone();
+        assert_eq!(waits.state, JobState::Serving);
+        assert!(running.disks.attached(&DiskId::new(format!("{job}.0")).unwrap()).is_none());
+        let refused = running.jobs.start(to_export(), None).await.unwrap_err();
+        assert_eq!(refused.code(), "repository_refused", "{refused}");
+        std::fs::rename(&away, &here).unwrap();
+        view.wait_for(|view| view.obstacle.is_none()).await.unwrap();
         let mut model = expected(0);
         model[12345..12345 + 6789].iter_mut().enumerate().for_each(|(n, b)| *b = n as u8 ^ 0xa5);
         assert_eq!(running.contents(&job, 0).await, model);

@@ -278,7 +278,7 @@ fn a_point_is_chosen_by_its_time_and_tag() {
     let world = World::new();
     world.live(async |world| {
         let running = world.start().await;
-        let point = running.repository.latest("sample").await.unwrap();
+        let point = running.attached.get().unwrap().latest("sample").await.unwrap();
         let (at, id) = (point.created_at, point.id.to_string());
         let just_before = Some(at.saturating_sub(jiff::SignedDuration::from_millis(1)).unwrap());
         let by = |point: &str, before, tag: Option<&str>| RecoveryRequest {

@@ -255,7 +255,7 @@ fn the_mover_reads_the_vm_into_the_cache() {
         let running = world.start_with(config).await;
         let job = running.jobs.start(to_export(), None).await.unwrap();
         running.serving(&job).await;
-        let stored = running.repository.latest("sample").await.unwrap();
+        let stored = running.attached.get().unwrap().latest("sample").await.unwrap();
         let blocks = stored.disks.len() as u64;
         assert!(blocks > 0);
         // All blocks but the zero ones: 5 of disk 0's MiBs and half of disk 1.

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use rekindle_cache::{Cache, CacheConfig, Priority};
 use rekindle_disk::{Disk, DiskId, Disks, DisksConfig};
 use rekindle_nfs::{Exports, NfsConfig, NfsServer};
-use rekindle_repo::{CreateOptions, IngestOptions, IngestProgress, Repository, ingest};
+use rekindle_repo::{Attached, CreateOptions, IngestOptions, IngestProgress, Repository, ingest};
 use rekindle_state::Database;
 use tempfile::TempDir;
 
@@ -67,7 +67,7 @@ pub(super) struct Running {
     pub(super) disks: Arc<Disks>,
     pub(super) exports: Exports,
     pub(super) cache: Arc<Cache>,
-    pub(super) repository: Repository,
+    pub(super) attached: Attached,
     db: Database,
     _nfs: NfsServer,
 }
@@ -141,8 +141,13 @@ impl World {
         self.start_with(self.config()).await
     }
 
-    /// Opens everything as the daemon does, but for the port.
     pub(super) async fn start_with(&self, config: JobsConfig) -> Running {
+        let repository = Repository::open(&self.path("repository")).unwrap();
+        self.start_on(config, repository.into()).await
+    }
+
+    /// Opens everything as the daemon does, but for the port.
+    pub(super) async fn start_on(&self, config: JobsConfig, attached: Attached) -> Running {
         let state = self.path("state");
         std::fs::create_dir_all(&state).unwrap();
         let db = Database::open(&state.join("db")).unwrap();
@@ -156,18 +161,17 @@ impl World {
         };
         let cache = Cache::open(cache).unwrap();
         let nfs = NfsServer::open(&state.join("nfs"), NfsConfig::default()).unwrap();
-        let repository = Repository::open(&self.path("repository")).unwrap();
         let jobs = Jobs::open(JobsDeps {
             db: db.clone(),
             disks: disks.clone(),
             exports: nfs.exports(),
-            repositories: [("main".to_owned(), repository.clone())].into(),
+            repositories: [("main".to_owned(), attached.clone())].into(),
             cache: cache.clone(),
             targets: [("lab".to_owned(), Target::Fake(self.host.clone()))].into(),
             config,
         });
         let jobs = jobs.await.unwrap();
-        Running { jobs, disks, exports: nfs.exports(), cache, repository, db, _nfs: nfs }
+        Running { jobs, disks, exports: nfs.exports(), cache, attached, db, _nfs: nfs }
     }
 
     /// A story from start to kill: its tasks end in the middle of whatever they do, and everything

@@ -1,8 +1,10 @@
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
 use rekindle_block::{Block, BlockIdx, BlockSize};
 
+use super::copy::{MapCopy, SMALL};
 use super::pages::{Page, PageKey, Pages};
 use super::root::RootPlace;
 use super::seal::MapSeal;
@@ -11,13 +13,13 @@ use crate::images::ImageDisk;
 use crate::manifest::DiskManifest;
 use crate::seal::Seal;
 use crate::store::Store;
-use crate::{BlockRef, RepoError};
+use crate::{BlockRef, BlockRun, RepoError};
 
 /// The blocks of one disk of a recovery point. Cheap to clone.
 ///
 /// Opening it reads one small root, whatever the disk's size; pages are loaded when they are asked for
-/// and at most 4.9 MiB of them are held. An image that is read where it lies has such pages too: they are made of its
-/// own tables.
+/// and at most 4.9 MiB of them are held. Of a map beyond the network there is a copy (`copy.rs`). An image that is read
+/// where it lies has such pages too: they are made of its own tables.
 #[derive(Clone)]
 pub struct DiskMap(Kind);
 
@@ -36,6 +38,7 @@ struct Inner {
     shape: Shape,
     root: Vec<Option<PageRef>>,
     pages: Pages,
+    copy: MapCopy,
 }
 
 impl fmt::Debug for DiskMap {
@@ -63,14 +66,24 @@ impl DiskMap {
         repository_seal: Seal,
         block_size: BlockSize,
         disk: &DiskManifest,
+        copies: Option<&Path>,
     ) -> Result<Self, RepoError> {
         let place = RootPlace::of(&repository_seal, disk, block_size)?;
-        let (object, range, shape) = (place.object.clone(), place.range.clone(), place.shape);
-        let (seal, disk_of_root) = (place.seal.clone(), disk.clone());
-        let open = move |bytes: Vec<u8>| place.open(&disk_of_root, bytes);
-        let root = store.read_range(&object, range, open).await?;
+        let (object, shape, seal) = (place.object.clone(), place.shape, place.seal.clone());
+        let (root, copy) = match (store.is_far(), copies) {
+            (true, _) if disk.map_bytes <= SMALL => {
+                let (root, map) = read_whole(&store, place, disk).await?;
+                (root, MapCopy::Memory(map))
+            }
+            (true, Some(dir)) => {
+                let root = read_root(&store, place, disk).await?;
+                (root, MapCopy::begin(&store, &object, disk.map_bytes, dir))
+            }
+            (true, None) | (false, _) => (read_root(&store, place, disk).await?, MapCopy::None),
+        };
         let (map_bytes, pages) = (disk.map_bytes, Pages::default());
-        let inner = Inner { store, repository_seal, seal, object, map_bytes, shape, root, pages };
+        let inner =
+            Inner { store, repository_seal, seal, object, map_bytes, shape, root, pages, copy };
         Ok(Self(Kind::Stored(Arc::new(inner))))
     }
 
@@ -124,6 +137,42 @@ impl DiskMap {
             Kind::Image(disk) => disk.read_block(block).await,
         }
     }
+
+    /// Blocks that are wanted together, in the order of the disk: what lies side by side is one read, where reads cost.
+    pub fn run(&self, blocks: Vec<BlockRef>) -> Arc<BlockRun> {
+        match &self.0 {
+            Kind::Stored(inner) => {
+                BlockRun::new(inner.store.clone(), inner.repository_seal.clone(), blocks)
+            }
+            Kind::Image(disk) => BlockRun::of_image(disk.clone(), blocks),
+        }
+    }
+}
+
+type Root = Vec<Option<PageRef>>;
+
+async fn read_root(
+    store: &Store,
+    place: RootPlace,
+    disk: &DiskManifest,
+) -> Result<Root, RepoError> {
+    let (object, range, disk) = (place.object.clone(), place.range.clone(), disk.clone());
+    store.read_range(&object, range, move |bytes| place.open(&disk, bytes)).await
+}
+
+/// The root, and all of the map.
+async fn read_whole(
+    store: &Store,
+    place: RootPlace,
+    disk: &DiskManifest,
+) -> Result<(Root, Vec<u8>), RepoError> {
+    let (object, root_at) = (place.object.clone(), place.range.start as usize);
+    let (map_bytes, disk) = (disk.map_bytes, disk.clone());
+    let open = move |map: Vec<u8>| {
+        let root = map.get(root_at..).unwrap_or_default().to_vec();
+        place.open(&disk, root).map(|root| (root, map))
+    };
+    store.read_range(&object, 0..map_bytes, open).await
 }
 
 impl Inner {
@@ -196,6 +245,11 @@ impl Inner {
 
     async fn read_page(&self, at: &PageRef) -> Result<Arc<Page>, RepoError> {
         let (range, check) = (self.seal.range(at), self.seal.check(at));
+        if let Some(bytes) = self.copy.read(range.clone()).await
+            && let Ok(page) = check(bytes)
+        {
+            return Ok(Arc::new(Page::new(page.into_boxed_slice())));
+        }
         let page = self.store.read_range(&self.object, range, check).await?;
         Ok(Arc::new(Page::new(page.into_boxed_slice())))
     }

@@ -1,5 +1,6 @@
 use rekindle_block::{BlockIdx, BlockSize};
 
+use super::pieces::Pieces;
 use super::root::RootPlace;
 use super::seal::MapSeal;
 use super::{ENTRY_BYTES, MapEntry, PAGE_ENTRIES, PageRef, Shape};
@@ -8,12 +9,14 @@ use crate::seal::Seal;
 use crate::store::Store;
 use crate::{DiskManifest, RepoError};
 
-/// Goes through the whole of a map, page by page, holding none of them. Blocks on file I/O.
+/// Goes through the whole of a map, page by page, holding none of them but, of one beyond the network, what is read of it
+/// at once. Blocks on I/O.
 pub(crate) struct MapWalk<'a> {
     store: &'a Store,
     seal: MapSeal,
     object: String,
     map_bytes: u64,
+    pieces: Pieces,
     shape: Shape,
     root: Vec<Option<PageRef>>,
 }
@@ -33,7 +36,9 @@ impl<'a> MapWalk<'a> {
         let (seal, disk_of_root) = (place.seal.clone(), disk.clone());
         let open = move |bytes: Vec<u8>| place.open(&disk_of_root, bytes);
         let root = store.read_range_blocking(&object, range, open)?;
-        Ok(Self { store, seal, object, map_bytes: disk.map_bytes, shape, root })
+        let map_bytes = disk.map_bytes;
+        let pieces = Pieces::new(&object, map_bytes);
+        Ok(Self { store, seal, object, map_bytes, pieces, shape, root })
     }
 
     pub(crate) fn directories(&self) -> impl Iterator<Item = Numbered> {
@@ -76,6 +81,12 @@ impl<'a> MapWalk<'a> {
 
     fn read_page(&self, page: &PageRef) -> Result<Vec<u8>, RepoError> {
         let (range, check) = (self.seal.range(page), self.seal.check(page));
+        // What was hurt on its way is fetched again, by itself, before it counts as damaged.
+        if let Some(bytes) = self.pieces.read(self.store, range.clone())?
+            && let Ok(page) = check(bytes)
+        {
+            return Ok(page);
+        }
         self.store.read_range_blocking(&self.object, range, check)
     }
 }

@@ -12,6 +12,13 @@ pub enum Location {
     S3(S3Location),
 }
 
+/// What a repository beyond the network keeps on this machine.
+#[derive(Clone, Debug, Default)]
+pub struct Near {
+    /// The directory for copies of maps, while their disks are open.
+    pub maps: Option<PathBuf>,
+}
+
 impl Location {
     /// The directory, if it is one.
     pub fn path(&self) -> Option<&Path> {

@@ -17,7 +17,7 @@
 //!
 //! # Bounds
 //!
-//! 64 requests at a time. A reader asks for at most 16 MiB at once (a manifest), an ingest or check besides for one
+//! 64 requests at a time. A reader asks for at most 16 MiB at once (a manifest; 4 MiB of blocks or of a map, and 16 times that of blocks in all), an ingest or check besides for one
 //! pack's index, which is at most 192 MiB and no longer than its pack; an object being written holds at most 5 parts
 //! of 8 MiB. 32 MiB of the files of others that are read here as images (`file.rs`).
 
@@ -39,6 +39,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 pub(crate) use archive::{PackState, Thawed};
+pub(crate) use breaker::Outage;
 pub(crate) use file::{Chunks, S3File};
 pub use location::{S3Credentials, S3Location};
 pub(crate) use read::ListedFile;
@@ -50,19 +51,34 @@ use hedge::Hedge;
 
 /// Requests under way: times the largest body of 16 MiB, 1 GiB; guests' are 256 KiB.
 const REQUESTS_MAX: usize = 64;
+/// Reads of several blocks whose bytes are held: times 4 MiB, 64 MiB.
+const RUNS_MAX: usize = 16;
+/// A GET of more than this is as slow as it is long, and is compared with its like.
+const LARGE: u64 = 1 << 20;
 
 pub(crate) struct S3Bucket {
     location: S3Location,
     client: Client,
     permits: Semaphore,
     breaker: Breaker,
-    hedge: Hedge,
+    /// For GETs of up to 1 MiB, and for larger ones.
+    hedges: [Hedge; 2],
+    runs: Arc<Semaphore>,
     counts: Counts,
     /// Nothing is ever written to it: what lies there is others'.
     read_only: bool,
     runtime: Handle,
     /// Kept alive; `None` only while it is dropped.
     owned: Option<Runtime>,
+}
+
+/// Counts a map that is being copied, until dropped.
+pub(crate) struct Copying(Arc<S3Bucket>);
+
+impl Drop for Copying {
+    fn drop(&mut self) {
+        self.0.counts.copying.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Work in a bucket's runtime. It goes on when this is dropped.
@@ -90,6 +106,7 @@ struct Counts {
     damaged: Count,
     puts: Count,
     put_bytes: Count,
+    copying: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -124,6 +141,8 @@ pub struct S3Stats {
     pub put_bytes: u64,
     /// Whether requests fail at once because the store does not answer.
     pub circuit_open: bool,
+    /// Maps of disks that are being copied to this machine.
+    pub maps_copying: u64,
 }
 
 impl std::fmt::Debug for S3Bucket {
@@ -161,7 +180,8 @@ impl S3Bucket {
             client,
             permits: Semaphore::new(REQUESTS_MAX),
             breaker: Breaker::default(),
-            hedge: Hedge::default(),
+            hedges: Default::default(),
+            runs: Arc::new(Semaphore::new(RUNS_MAX)),
             counts: Counts::default(),
             read_only,
             runtime: runtime.handle().clone(),
@@ -180,7 +200,25 @@ impl S3Bucket {
             puts: counts.puts.get(),
             put_bytes: counts.put_bytes.get(),
             circuit_open: self.breaker.is_open(),
+            maps_copying: counts.copying.load(Ordering::Relaxed),
         }
+    }
+
+    pub(crate) fn room_for_runs(&self) -> &Arc<Semaphore> {
+        &self.runs
+    }
+
+    pub(crate) fn show_copying(self: &Arc<Self>) -> Copying {
+        self.counts.copying.fetch_add(1, Ordering::Relaxed);
+        Copying(self.clone())
+    }
+
+    fn hedge(&self, bytes: u64) -> &Hedge {
+        &self.hedges[usize::from(bytes > LARGE)]
+    }
+
+    pub(crate) fn outage(&self) -> Option<Outage> {
+        self.breaker.outage()
     }
 
     /// Does `work` in the bucket's runtime. What is returned is small, whatever the work is: it becomes a part of

@@ -1,5 +1,6 @@
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use parking_lot::Mutex;
 
 /// So many failures in a row open the circuit.
@@ -16,6 +17,10 @@ pub(super) struct Breaker(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     failures: u32,
+    /// The first of the failures in a row.
+    since: Option<Timestamp>,
+    /// What the last one said.
+    said: String,
     open: Option<Open>,
 }
 
@@ -25,11 +30,21 @@ struct Open {
     width: Duration,
 }
 
+/// A store that does not answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Outage {
+    /// Since when.
+    pub(crate) since: Timestamp,
+    /// What the last attempt met.
+    pub(crate) reason: String,
+}
+
 /// Why no request is sent.
 #[derive(Debug, thiserror::Error)]
-#[error("{failures} requests in a row failed; the next is sent in {:.1} s", wait.as_secs_f32())]
+#[error("{said} ({failures} requests in a row failed; the next is sent in {:.1} s)", wait.as_secs_f32())]
 pub(super) struct Tripped {
     failures: u32,
+    said: String,
     wait: Duration,
 }
 
@@ -38,10 +53,12 @@ impl Breaker {
     /// wait for what becomes of it.
     pub(super) fn admit(&self, now: Instant) -> Result<(), Tripped> {
         let mut state = self.0.lock();
-        let failures = state.failures;
-        let Some(open) = &mut state.open else { return Ok(()) };
+        let State { failures, said, open, .. } = &mut *state;
+        let Some(open) = open else { return Ok(()) };
         match open.until.checked_duration_since(now) {
-            Some(wait) if !wait.is_zero() => Err(Tripped { failures, wait }),
+            Some(wait) if !wait.is_zero() => {
+                Err(Tripped { failures: *failures, said: said.clone(), wait })
+            }
             _ => {
                 open.until = now + open.width;
                 Ok(())
@@ -55,11 +72,13 @@ impl Breaker {
         if state.open.take().is_some() {
             tracing::info!("the S3 store answers again");
         }
-        state.failures = 0;
+        *state = State::default();
     }
 
-    pub(super) fn failed(&self, now: Instant) {
+    pub(super) fn failed(&self, now: Instant, why: &anyhow::Error) {
         let mut state = self.0.lock();
+        state.since.get_or_insert_with(Timestamp::now);
+        state.said = format!("{why:#}");
         state.failures = state.failures.saturating_add(1);
         if state.failures < FAILURES {
             return;
@@ -79,6 +98,13 @@ impl Breaker {
     pub(super) fn is_open(&self) -> bool {
         self.0.lock().open.is_some()
     }
+
+    /// While the circuit is open: since when nothing was answered, and why.
+    pub(super) fn outage(&self) -> Option<Outage> {
+        let state = self.0.lock();
+        state.open.as_ref()?;
+        Some(Outage { since: state.since?, reason: state.said.clone() })
+    }
 }
 
 #[cfg(test)]
@@ -89,21 +115,23 @@ mod tests {
     fn it_opens_probes_and_closes() {
         let breaker = Breaker::default();
         let now = Instant::now();
+        let why = anyhow::anyhow!("no route");
         for _ in 0..FAILURES - 1 {
-            breaker.failed(now);
-            assert!(breaker.admit(now).is_ok());
+            breaker.failed(now, &why);
+            assert!(breaker.admit(now).is_ok() && breaker.outage().is_none());
         }
-        breaker.failed(now);
+        breaker.failed(now, &why);
         assert!(breaker.is_open() && breaker.admit(now).is_err());
+        assert_eq!(breaker.outage().unwrap().reason, "no route");
         let later = now + OPEN_FOR;
         assert!(breaker.admit(later).is_ok(), "one probe");
         assert!(breaker.admit(later).is_err(), "and no second");
-        breaker.failed(later);
+        breaker.failed(later, &why);
         assert!(breaker.admit(later + OPEN_FOR).is_err(), "for longer");
         assert!(breaker.admit(later + OPEN_FOR * 2).is_ok());
         breaker.answered();
-        assert!(!breaker.is_open() && breaker.admit(later).is_ok());
-        breaker.failed(later);
+        assert!(breaker.outage().is_none() && breaker.admit(later).is_ok());
+        breaker.failed(later, &why);
         assert!(breaker.admit(later).is_ok(), "it counts from the start again");
     }
 }

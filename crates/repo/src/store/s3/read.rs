@@ -230,12 +230,12 @@ impl S3Bucket {
 
     async fn hedged(self: &Arc<Self>, key: &str, part: &Part) -> Result<Got, Failure> {
         let _permit = self.permits.acquire().await.map_err(Failure::again)?;
-        let begun = Instant::now();
+        let (begun, hedge) = (Instant::now(), self.hedge(part.max()));
         let mut first = std::pin::pin!(self.get_once(key, part));
         let result = tokio::select! {
             result = &mut first => result,
-            () = tokio::time::sleep(self.hedge.delay()) => {
-                if self.hedge.pay() {
+            () = tokio::time::sleep(hedge.delay()) => {
+                if hedge.pay() {
                     self.counts.hedged.add(1);
                     let mut second = std::pin::pin!(self.get_once(key, part));
                     tokio::select! {
@@ -254,7 +254,7 @@ impl S3Bucket {
             }
         };
         if let Ok(got) = &result {
-            self.hedge.answered(begun.elapsed());
+            hedge.answered(begun.elapsed());
             self.counts.gets.add(1);
             self.counts.got_bytes.add(got.bytes.len() as u64);
         }

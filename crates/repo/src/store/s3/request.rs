@@ -71,6 +71,9 @@ where
 {
     fn from(error: SdkError<E, HttpResponse>) -> Self {
         let status = error.raw_response().map(|response| response.status().as_u16());
+        if let (None, Some(why)) = (status, hopeless(&error)) {
+            return Self::Refused(why);
+        }
         let code = error.code().unwrap_or_default().to_owned();
         let said = || match error.message() {
             Some(message) if !code.is_empty() => format!("{code}: {message}"),
@@ -93,6 +96,26 @@ where
             (Some(_), _) => Self::Refused(said()),
         }
     }
+}
+
+/// Why no request was sent, if none ever will be: somebody must mend it.
+fn hopeless(error: &dyn Error) -> Option<String> {
+    let mut at = Some(error);
+    while let Some(error) = at {
+        let said = error.to_string();
+        if said == "the credential provider was not enabled" {
+            let why = "there are no credentials: no file is named, and nothing is in the environment, the shared configuration, the container or the machine";
+            return Some(why.into());
+        }
+        // Both are the words of the engines below, which have no type for it that reaches us.
+        if said.starts_with("invalid peer certificate")
+            || said == "the credentials provider was not properly configured"
+        {
+            return Some(innermost(error));
+        }
+        at = error.source();
+    }
+    None
 }
 
 /// The cause at the bottom of an error, which for the SDK's is the one that tells.
@@ -143,7 +166,7 @@ impl S3Bucket {
                 self.breaker.answered();
                 return result;
             };
-            self.breaker.failed(Instant::now());
+            self.breaker.failed(Instant::now(), &why);
             self.counts.failed.add(1);
             let pause = pause(tries, slow_down);
             tries += 1;
