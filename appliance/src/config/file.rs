@@ -58,6 +58,7 @@ pub(crate) struct RecoverySection {
     pub(crate) max_active: usize,
     pub(crate) max_queued: usize,
     pub(crate) mount_expires_seconds: u64,
+    pub(crate) boot_profile_seconds: u64,
     pub(crate) keep_seconds: u64,
 }
 
@@ -69,6 +70,7 @@ impl Default for RecoverySection {
             max_active: 32,
             max_queued: 64,
             mount_expires_seconds: 86_400,
+            boot_profile_seconds: 180,
             keep_seconds: 0,
         }
     }

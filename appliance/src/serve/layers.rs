@@ -131,6 +131,7 @@ fn jobs(config: &Config, repositories: &BTreeMap<String, Repository>) -> JobsCon
     jobs.max_queued = recovery.max_queued;
     jobs.keep = Duration::from_secs(recovery.keep_seconds);
     jobs.mount_expires = Duration::from_secs(recovery.mount_expires_seconds);
+    jobs.boot_profile = Duration::from_secs(recovery.boot_profile_seconds);
     jobs.mover = MoverConfig {
         warm: config.mover.warm,
         parallel: config.mover.parallel,

@@ -32,6 +32,8 @@ pub struct JobsConfig {
     pub retry_first: Duration,
     /// The longest such pause.
     pub retry_max: Duration,
+    /// How long a guest's first touches are recorded; zero for neither recording nor replay.
+    pub boot_profile: Duration,
     /// How the mover works.
     pub mover: MoverConfig,
 }
@@ -66,6 +68,7 @@ impl JobsConfig {
             max_remembered: 500,
             mount_expires: Duration::from_secs(86_400),
             keep: Duration::ZERO,
+            boot_profile: Duration::from_secs(180),
             retry_first: Duration::from_secs(1),
             retry_max: Duration::from_secs(60),
             mover: MoverConfig::default(),

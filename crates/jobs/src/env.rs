@@ -7,11 +7,14 @@ use rekindle_cache::Cache;
 use rekindle_disk::{Disk, Disks};
 use rekindle_nfs::Exports;
 use rekindle_repo::Repository;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::admission::Gate;
 use crate::journal::{HostMount, Journal, Record};
 use crate::live::Live;
 use crate::passkeys::Passkeys;
+use crate::profiles::Profiles;
 use crate::shares::Shares;
 use crate::target::Link;
 use crate::{JobError, JobId, JobsConfig, JobsDeps};
@@ -32,11 +35,16 @@ pub(crate) struct Env {
     /// Users of datastores.
     pub(crate) mounted: Shares<HostMount>,
     pub(crate) overlays: Overlays,
+    pub(crate) profiles: Profiles,
+    /// Tasks that outlive their jobs for a moment, to keep what they know.
+    pub(crate) background: TaskTracker,
+    /// The appliance stops.
+    pub(crate) closing: CancellationToken,
     left: Mutex<Vec<Live>>,
 }
 
 impl Env {
-    pub(crate) fn new(deps: JobsDeps, journal: Journal) -> Self {
+    pub(crate) fn new(deps: JobsDeps, journal: Journal, profiles: Profiles) -> Self {
         let links = deps.targets.into_iter().map(|(name, target)| (name, Link::new(target)));
         Self {
             config: deps.config,
@@ -51,6 +59,9 @@ impl Env {
             exported: Shares::default(),
             mounted: Shares::default(),
             overlays: Overlays::default(),
+            profiles,
+            background: TaskTracker::new(),
+            closing: CancellationToken::new(),
             left: Mutex::default(),
         }
     }

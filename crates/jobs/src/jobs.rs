@@ -13,8 +13,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::driver::{Command, Driver, INBOX};
 use crate::env::Env;
-use crate::journal::{Journal, Place, Record};
+use crate::journal::{Journal, Place, Record, unavailable};
 use crate::live::Live;
+use crate::profiles::Profiles;
 use crate::steps::{Status, turn};
 use crate::{Finish, JobError, JobId, JobState, JobView, JobsConfig, Next, Step, Target, driver};
 
@@ -27,6 +28,9 @@ pub(crate) use accept::after;
 /// How long one job's disks may take to come back before the others' turn comes. A job that needs
 /// longer comes back by itself later; its clients wait.
 const RESTORE_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// How long a stop waits for boot profiles to be kept.
+const KEEP_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// What jobs are made of.
 pub struct JobsDeps {
@@ -74,7 +78,8 @@ impl Jobs {
     pub async fn open(deps: JobsDeps) -> Result<Arc<Self>, JobError> {
         let journal = Journal::open(&deps.db)?;
         let records = journal.load()?;
-        let env = Arc::new(Env::new(deps, journal));
+        let profiles = Profiles::open(&deps.db).map_err(unavailable)?;
+        let env = Arc::new(Env::new(deps, journal, profiles));
         let jobs = Arc::new(Self {
             env: env.clone(),
             entries: Mutex::default(),
@@ -116,6 +121,10 @@ impl Jobs {
         self.stop.cancel();
         let mut drivers = std::mem::take(&mut *self.drivers.lock());
         while drivers.join_next().await.is_some() {}
+        self.env.closing.cancel();
+        self.env.background.close();
+        // What they keep saves time only: it is not waited for longer than this.
+        let _ = tokio::time::timeout(KEEP_WITHIN, self.env.background.wait()).await;
     }
 
     /// All jobs that are remembered, the newest first.

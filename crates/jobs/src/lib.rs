@@ -8,6 +8,7 @@
 //!     └── messages ────────┼─────────────►    │
 //!     ◄── watch: JobView ──┼──────────────    ├─ steps   admit open overlay export files
 //!                          └── begun, done ── │          mount register power_on
+//!                                             ├─ boot    replay, record
 //!                                             └─ mover   warm relocate depart
 //!                                                        copy verify freeze settle publish
 //! ```
@@ -56,10 +57,11 @@
 //! # Bounds
 //!
 //! [`JobsConfig::max_active`] jobs run and [`JobsConfig::max_queued`] wait; [`JobsConfig::max_remembered`]
-//! ended ones are kept, below 64 KiB each. Clients remembered for wrong passkeys: 1024. The mover's memory: see `mover.rs`.
+//! ended ones are kept, below 64 KiB each. 256 boot profiles are kept, of at most 400 KB each. Clients remembered for wrong passkeys: 1024. The mover's memory: see `mover.rs`.
 
 mod admission;
 mod batch;
+mod boot;
 mod config;
 mod descriptor;
 mod driver;
@@ -74,6 +76,8 @@ mod mover;
 mod naming;
 mod passkeys;
 mod plan;
+mod profile;
+mod profiles;
 mod progress;
 mod report;
 mod request;

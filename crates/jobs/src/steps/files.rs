@@ -8,6 +8,7 @@ use rekindle_nfs::Export;
 use rekindle_repo::PointManifest;
 
 use super::{Found, Work, export};
+use crate::boot::Boot;
 use crate::descriptor::Descriptor;
 use crate::journal::{DiskRecord, Record};
 use crate::live::disk_id;
@@ -29,6 +30,8 @@ impl Work<'_> {
     pub(super) async fn write_files(&mut self) -> Result<Found, JobError> {
         let point = self.live.point(self.env, self.record).await?;
         let disks = self.live.disks(self.env, self.record).await?;
+        // Before the guest can ask for anything.
+        self.live.boot = Boot::start(self.env, self.record, &point, &disks);
         let (files, notes) = small_files(&point.manifest, self.record)?;
         let folder = Folder {
             export: export::get(self.env, self.record)?,

@@ -87,8 +87,28 @@ impl World {
 
     fn of(name: &str, vmx: &str, disks: &[(&str, &[u8])]) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let source = dir.path().join("source");
-        std::fs::create_dir(&source).unwrap();
+        std::fs::create_dir(dir.path().join("source")).unwrap();
+        Repository::create(&dir.path().join("repository"), &CreateOptions::default()).unwrap();
+        let world = Self { dir, host: Arc::default() };
+        world.ingest(name, vmx, disks);
+        world
+    }
+
+    /// A point more: of a VM with these disks.
+    pub(super) fn add(&self, name: &str, disks: &[Vec<u8>]) {
+        let mut vmx = format!("displayName = \"{name}\"\nscsi0.present = \"TRUE\"\n");
+        let mut named = Vec::new();
+        for (n, bytes) in disks.iter().enumerate() {
+            let disk = format!("{name}_{n}");
+            vmx += &format!("scsi0:{n}.present = \"TRUE\"\nscsi0:{n}.fileName = \"{disk}.vmdk\"\n");
+            named.push((disk, bytes));
+        }
+        let disks: Vec<_> = named.iter().map(|(name, b)| (name.as_str(), b.as_slice())).collect();
+        self.ingest(name, &vmx, &disks);
+    }
+
+    fn ingest(&self, name: &str, vmx: &str, disks: &[(&str, &[u8])]) {
+        let source = self.path("source");
         let vmx_path = source.join(format!("{name}.vmx"));
         std::fs::write(&vmx_path, vmx).unwrap();
         std::fs::write(source.join(format!("{name}.nvram")), b"firmware variables").unwrap();
@@ -101,13 +121,11 @@ impl World {
             std::fs::write(source.join(format!("{disk}.vmdk")), descriptor).unwrap();
             std::fs::write(source.join(format!("{disk}-flat.vmdk")), bytes).unwrap();
         }
-        let at = dir.path().join("repository");
-        let repository = Repository::create(&at, &CreateOptions::default()).unwrap();
+        let repository = Repository::open(&self.path("repository")).unwrap();
         let (progress, cancel) =
             (Arc::new(IngestProgress::default()), Arc::new(AtomicBool::new(false)));
         let options = IngestOptions { tags: vec!["nightly".into()], ..IngestOptions::default() };
         ingest(&repository, &vmx_path, &options, &progress, &cancel).unwrap();
-        Self { dir, host: Arc::default() }
     }
 
     /// Forgets ended jobs and what they migrated; the repository stays.
