@@ -308,13 +308,14 @@ pub(crate) fn cache(args: &DaemonArgs) -> Result<(), Failure> {
     if args.json {
         return table::json(&answer);
     }
-    for (group, values) in [("cache", &answer["cache"]), ("overlay", &answer["overlay"])] {
+    for group in ["cache", "overlay", "mover"] {
+        let values = &answer[group];
         for (name, value) in values.as_object().into_iter().flatten() {
             let shown = match value.as_u64() {
                 Some(count) if name.contains("bytes") => bytes(count),
                 _ => table::text(value),
             };
-            println!("{group}.{name:<24} {shown}");
+            println!("{group}.{name:<26} {shown}");
         }
     }
     Ok(())

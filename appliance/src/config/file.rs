@@ -3,6 +3,7 @@ use std::{
     path::PathBuf,
 };
 
+use rekindle_jobs::Hours;
 use rekindle_nfs::{ClientNet, HeldReadAnswer, Portmap};
 use serde::{Deserialize, Serialize};
 
@@ -82,6 +83,9 @@ pub(crate) struct MoverSection {
     pub(crate) warm: bool,
     pub(crate) parallel: usize,
     pub(crate) max_bytes_per_second: u64,
+    pub(crate) total_max_bytes_per_second: u64,
+    pub(crate) hours: Vec<Hours>,
+    pub(crate) guest_read_p95_ms: u64,
     pub(crate) settle_below_bytes: u64,
     pub(crate) max_passes: usize,
 }
@@ -92,6 +96,9 @@ impl Default for MoverSection {
             warm: true,
             parallel: 4,
             max_bytes_per_second: 0,
+            total_max_bytes_per_second: 0,
+            hours: Vec::new(),
+            guest_read_p95_ms: 2,
             settle_below_bytes: 64 << 20,
             max_passes: 8,
         }

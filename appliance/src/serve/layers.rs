@@ -136,6 +136,9 @@ fn jobs(config: &Config, repositories: &BTreeMap<String, Repository>) -> JobsCon
         warm: config.mover.warm,
         parallel: config.mover.parallel,
         max_bytes_per_second: config.mover.max_bytes_per_second,
+        total_max_bytes_per_second: config.mover.total_max_bytes_per_second,
+        hours: config.mover.hours.clone(),
+        guest_read_p95: Duration::from_millis(config.mover.guest_read_p95_ms),
         settle_below_bytes: config.mover.settle_below_bytes,
         max_passes: config.mover.max_passes,
     };

@@ -3,6 +3,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::Hours;
+
 /// How many jobs run at once, what they keep free, and where their exports are.
 #[derive(Clone, Debug)]
 pub struct JobsConfig {
@@ -47,6 +49,13 @@ pub struct MoverConfig {
     pub parallel: usize,
     /// The most bytes per second and job; 0 for no limit.
     pub max_bytes_per_second: u64,
+    /// The most bytes per second of all jobs together, and of read-ahead and boot profiles; 0 for no
+    /// limit. Guests' reads count, and never wait for it.
+    pub total_max_bytes_per_second: u64,
+    /// Times of day with another such limit; the first that holds counts.
+    pub hours: Vec<Hours>,
+    /// What guests' reads may take, 19 of 20 of them, before the mover makes way.
+    pub guest_read_p95: Duration,
     /// A migration to a directory holds the guest's writes once a pass left less than this.
     pub settle_below_bytes: u64,
     /// The most passes over what changed before it does so anyway.
@@ -82,6 +91,9 @@ impl Default for MoverConfig {
             warm: true,
             parallel: 4,
             max_bytes_per_second: 0,
+            total_max_bytes_per_second: 0,
+            hours: Vec::new(),
+            guest_read_p95: Duration::from_millis(2),
             settle_below_bytes: 64 << 20,
             max_passes: 8,
         }

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admission::Gate;
+use crate::hours::JobLimit;
 use crate::journal::{HostMount, Journal, Record};
 use crate::live::Live;
 use crate::passkeys::Passkeys;
@@ -38,6 +39,8 @@ pub(crate) struct Env {
     pub(crate) profiles: Profiles,
     /// Tasks that outlive their jobs for a moment, to keep what they know.
     pub(crate) background: TaskTracker,
+    /// What each job's mover may read.
+    pub(crate) job_limit: JobLimit,
     /// The appliance stops.
     pub(crate) closing: CancellationToken,
     left: Mutex<Vec<Live>>,
@@ -61,6 +64,7 @@ impl Env {
             overlays: Overlays::default(),
             profiles,
             background: TaskTracker::new(),
+            job_limit: JobLimit::default(),
             closing: CancellationToken::new(),
             left: Mutex::default(),
         }

@@ -17,7 +17,10 @@ use crate::journal::{Journal, Place, Record, unavailable};
 use crate::live::Live;
 use crate::profiles::Profiles;
 use crate::steps::{Status, turn};
-use crate::{Finish, JobError, JobId, JobState, JobView, JobsConfig, Next, Step, Target, driver};
+use crate::{
+    Finish, JobError, JobId, JobState, JobView, JobsConfig, LimitsView, Next, Step, Target, driver,
+    hours,
+};
 
 mod accept;
 mod forecast;
@@ -80,6 +83,8 @@ impl Jobs {
         let records = journal.load()?;
         let profiles = Profiles::open(&deps.db).map_err(unavailable)?;
         let env = Arc::new(Env::new(deps, journal, profiles));
+        env.cache.steer_by(env.config.mover.guest_read_p95);
+        hours::set(&env);
         let jobs = Arc::new(Self {
             env: env.clone(),
             entries: Mutex::default(),
@@ -104,6 +109,7 @@ impl Jobs {
 
     /// Lets the jobs from before a restart walk on.
     pub fn run(&self) {
+        self.env.background.spawn(hours::keep(self.env.clone()));
         let resting: Vec<Driver> = self.resting.lock().drain(..).collect();
         resting.into_iter().for_each(|driver| self.drive(driver));
     }
@@ -143,6 +149,11 @@ impl Jobs {
     /// One job as it changes. The sender goes when the job has ended.
     pub fn watch(&self, id: &JobId) -> Result<watch::Receiver<JobView>, JobError> {
         Ok(self.entry(id)?.0)
+    }
+
+    /// What the mover may read now.
+    pub fn limits(&self) -> LimitsView {
+        self.env.config.mover.limits()
     }
 
     /// Jobs that wait for their turn, and jobs that run.

@@ -69,6 +69,7 @@ mod env;
 mod error;
 mod failure;
 mod forecast;
+mod hours;
 mod jobs;
 mod journal;
 mod live;
@@ -98,6 +99,7 @@ pub use batch::{
 pub use config::{JobsConfig, MoverConfig};
 pub use error::{ErrorView, JobError};
 pub use forecast::{Forecast, Limit, Planned, Span};
+pub use hours::{Hours, LimitsView};
 pub use jobs::{Jobs, JobsDeps};
 pub use mover::MOVER_PIECE;
 pub use passkeys::Offer;

@@ -15,7 +15,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use rekindle_block::BlockIdx;
-use rekindle_cache::Priority;
+use rekindle_cache::{Cache, Priority};
 use rekindle_disk::{ChangeTracker, Disk};
 use rekindle_repo::{DiskMap, MapEntry};
 use tokio::task::JoinSet;
@@ -34,6 +34,7 @@ pub(crate) struct Source {
     pub(crate) disk: Arc<Disk>,
     pub(crate) map: DiskMap,
     pub(crate) file: Arc<File>,
+    pub(crate) cache: Arc<Cache>,
 }
 
 /// The mover of one job.
@@ -50,7 +51,7 @@ impl<'a> Mover<'a> {
         let config = &env.config.mover;
         Self {
             meter,
-            limiter: Arc::new(Limiter::new(config.max_bytes_per_second)),
+            limiter: Arc::new(Limiter::new(env.job_limit.clone())),
             parallel: config.parallel.max(1),
             settle_below: config.settle_below_bytes,
             max_passes: config.max_passes,
@@ -222,7 +223,7 @@ async fn warm_piece(disk: Arc<Disk>, map: DiskMap, piece: Range<u64>) -> Result<
     let mut bytes = 0;
     for idx in indices(map.block_size().touched(piece)) {
         if !matches!(map.try_entry(idx), Some(MapEntry::Zero)) {
-            let warmed = disk.warm(idx, Priority::Scan).await;
+            let warmed = disk.warm(idx, Priority::Mover).await;
             bytes += warmed.map_err(|e| failure::disk("read the recovery point", e))?;
         }
     }

@@ -1,6 +1,7 @@
 //! Jobs on real repositories, disks, caches and exports in a directory of their own.
 
 mod batches;
+mod beside;
 mod boot;
 mod crashes;
 mod ends;

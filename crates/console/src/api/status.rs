@@ -2,6 +2,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use axum::{Extension, Json, extract::State, http::StatusCode};
 use rekindle_cache::CacheStats;
+use rekindle_jobs::LimitsView;
 use rekindle_nfs::ExportView;
 use serde::Serialize;
 
@@ -45,6 +46,7 @@ pub(crate) async fn exports(
 pub(crate) struct CacheView {
     cache: CacheStats,
     overlay: OverlayView,
+    mover: LimitsView,
     up_seconds: u64,
 }
 
@@ -62,7 +64,8 @@ pub(crate) async fn cache(State(console): State<Arc<Console>>) -> Result<Json<Ca
         tokio::task::spawn_blocking(read).await.map_err(|e| Problem::internal(&e))?;
     let space = space.map_err(|e| Problem::internal(&e))?;
     let overlay = OverlayView { total_bytes: space.total, free_bytes: space.free };
-    Ok(Json(CacheView { cache, overlay, up_seconds: console.started.elapsed().as_secs() }))
+    let (mover, up_seconds) = (console.jobs.limits(), console.started.elapsed().as_secs());
+    Ok(Json(CacheView { cache, overlay, mover, up_seconds }))
 }
 
 #[derive(Serialize)]

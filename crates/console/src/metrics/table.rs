@@ -32,7 +32,7 @@ const fn histogram(name: &'static str, labels: &'static str, help: &'static str)
     Metric { name, kind: Kind::Histogram, labels, help }
 }
 
-pub(super) const METRICS: [Metric; 58] = [
+pub(super) const METRICS: [Metric; 61] = [
     gauge("build_info", "version", "1, with the version as a label"),
     gauge("up_seconds", "", "seconds since the start"),
     gauge("jobs", "state", "jobs by state; stuck ones want a person"),
@@ -44,6 +44,17 @@ pub(super) const METRICS: [Metric; 58] = [
     gauge("mover_done_bytes", "job,vm", "bytes that the mover has dealt with in this phase"),
     gauge("mover_to_do_bytes", "job,vm", "bytes that it has to deal with in all"),
     gauge("mover_bytes_per_second", "job,vm", "its rate of late"),
+    gauge(
+        "mover_limit_bytes_per_second",
+        "",
+        "what all that is no guest's may read of repositories now; 0 without a limit",
+    ),
+    gauge("mover_job_limit_bytes_per_second", "", "what each job's mover may; 0 without a limit"),
+    gauge(
+        "mover_guest_read_p95_ms",
+        "",
+        "what 19 of 20 guests' reads may take before the mover makes way",
+    ),
     histogram(
         "vm_read_seconds",
         "job,vm",

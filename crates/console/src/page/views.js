@@ -133,6 +133,8 @@ function counters(values, prefix = "") {
   });
 }
 
+const rate = (limit) => (limit > 0 ? `at most ${bytes(limit)} per second` : "as fast as it can");
+
 const words = (name) => name.replaceAll("_", " ");
 
 export function cacheView(listing) {
@@ -148,6 +150,13 @@ export function cacheView(listing) {
       h("progress", { max: 100, value: used, "aria-label": "How full the ring is" })),
     h("div", { class: "card", "data-key": "overlay" }, h("h2", {}, "Space for guests' writes"),
       facts([["Free", bytes(listing.overlay.free_bytes)], ["File system", bytes(listing.overlay.total_bytes)]])),
+    h("div", { class: "card", "data-key": "mover" }, h("h2", {}, "The mover"),
+      facts([
+        ["All recoveries together", rate(listing.mover.limit_bytes_per_second)],
+        ["Each recovery", rate(listing.mover.job_limit_bytes_per_second)],
+        ["Makes way when guests wait longer than", `${count(listing.mover.guest_read_p95_ms)} ms`],
+        ["Guests waited of late, 19 times of 20", `at most ${(cache.guest_wait_p95_micros / 1000).toFixed(1)} ms`],
+      ])),
     h("div", { class: "card", "data-key": "counters" }, h("h2", {}, "Counters since start"),
       facts([...counters(rest), ["up", duration(listing.up_seconds)]])),
   ];

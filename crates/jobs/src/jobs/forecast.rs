@@ -45,7 +45,7 @@ impl Jobs {
             vm: &point.vm.name,
             point: point.id.as_str(),
             size_bytes: chosen.fold(0, |sum, disk| sum.saturating_add(disk.size_bytes)),
-            max_bytes_per_second: self.env.config.mover.max_bytes_per_second,
+            max_bytes_per_second: self.env.job_limit.get(),
             probed_bytes_per_second: None,
         }
     }

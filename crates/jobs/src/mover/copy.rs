@@ -7,7 +7,7 @@ use nix::fcntl::{FallocateFlags, fallocate};
 use rekindle_block::{BlockIdx, is_zero};
 use rekindle_cache::Priority;
 use rekindle_disk::Segments;
-use rekindle_repo::{DiskMap, MapEntry};
+use rekindle_repo::{BlockRef, DiskMap, MapEntry};
 
 use super::{MOVER_PIECE, Mover, Source, indices, pieces};
 use crate::{JobError, failure};
@@ -60,9 +60,8 @@ async fn copy_point(source: Source, piece: Range<u64>) -> Result<(), JobError> {
     let mut blocks: Vec<(u64, Bytes)> = Vec::new();
     for idx in indices(size.touched(piece)) {
         if let MapEntry::Stored(block) = entry(&source.map, idx).await? {
-            let read = source.map.read_block(&block).await;
-            let read = read.map_err(|e| failure::repo("read the recovery point", e))?;
-            blocks.push((idx.0 * size.bytes(), read.bytes().clone()));
+            let read = read_block(&source, &block).await?;
+            blocks.push((idx.0 * size.bytes(), read));
         }
     }
     failure::blocking(move || {
@@ -72,6 +71,24 @@ async fn copy_point(source: Source, piece: Range<u64>) -> Result<(), JobError> {
             .map_err(write_failed)
     })
     .await
+}
+
+/// A block of the recovery point, in the mover's turn. What the cache has is not read again; what it
+/// has not is not kept, since the copy has it soon.
+async fn read_block(source: &Source, block: &BlockRef) -> Result<Bytes, JobError> {
+    let (hash, len) = (block.hash(), block.plain_len());
+    if source.cache.has(&hash) {
+        let (map, wanted) = (source.map.clone(), *block);
+        let fetch = async move { map.read_block(&wanted).await };
+        // Fails only if the cache dropped it meanwhile: then it is asked for below.
+        if let Ok(known) = source.cache.get(&hash, len, Priority::Mover, fetch).await {
+            return Ok(known.bytes().clone());
+        }
+    }
+    let reading = source.map.read_block(block);
+    let read = source.cache.pass(len, Priority::Mover, reading).await;
+    let read = read.map_err(|e| failure::repo("read the recovery point", e))?;
+    Ok(read.bytes().clone())
 }
 
 /// What the guest wrote, in order, in ranges that do not touch.
@@ -112,7 +129,7 @@ async fn copy_merged(source: Source, piece: Range<u64>) -> Result<(), JobError> 
 
 /// Bytes as the guest sees them.
 pub(super) async fn read_merged(source: &Source, piece: Range<u64>) -> Result<Segments, JobError> {
-    let read = source.disk.read(piece, Priority::Scan).await;
+    let read = source.disk.read(piece, Priority::Mover).await;
     read.map_err(|e| failure::disk("read the disk", e))
 }
 

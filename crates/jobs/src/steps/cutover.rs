@@ -39,13 +39,14 @@ impl Work<'_> {
         let disks = self.live.disks(self.env, self.record).await?;
         let staging = self.staging()?;
         let records = self.record.disks.clone();
-        let opened = disks.clone();
+        let (opened, cache) = (disks.clone(), self.env.cache.clone());
         let sources = failure::blocking(move || {
             let each = records.iter().zip(&opened).zip(&point.maps);
             each.map(|((record, disk), map)| {
                 Ok(Source {
                     disk: disk.clone(),
                     map: map.clone(),
+                    cache: cache.clone(),
                     file: Arc::new(staging.open(&record.extent, disk.size())?),
                 })
             })
