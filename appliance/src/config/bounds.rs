@@ -46,6 +46,7 @@ fn recovery(config: &Config, found: &mut Found) {
         60..=YEAR_SECONDS,
     );
     found.within("recovery.keep_seconds", recovery.keep_seconds, 0..=MONTH_SECONDS);
+    found.within("recovery.measured_hours", recovery.measured_hours, 1..=8760);
     found.within("recovery.boot_profile_seconds", recovery.boot_profile_seconds, 0..=3600);
     let mover = &config.mover;
     found.within("mover.parallel", mover.parallel as u64, 1..=64);

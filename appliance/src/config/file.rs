@@ -3,7 +3,7 @@ use std::{
     path::PathBuf,
 };
 
-use rekindle_jobs::Hours;
+use rekindle_jobs::{Admission, Hours};
 use rekindle_nfs::{ClientNet, HeldReadAnswer, Portmap};
 use serde::{Deserialize, Serialize};
 
@@ -56,6 +56,8 @@ impl Default for CacheSection {
 pub(crate) struct RecoverySection {
     pub(crate) reserve_min_bytes: u64,
     pub(crate) reserve_percent_of_vm: u8,
+    pub(crate) admission: Admission,
+    pub(crate) measured_hours: u64,
     pub(crate) max_active: usize,
     pub(crate) max_queued: usize,
     pub(crate) mount_expires_seconds: u64,
@@ -68,6 +70,8 @@ impl Default for RecoverySection {
         Self {
             reserve_min_bytes: 20_000_000_000,
             reserve_percent_of_vm: 15,
+            admission: Admission::Reserve,
+            measured_hours: 24,
             max_active: 32,
             max_queued: 64,
             mount_expires_seconds: 86_400,

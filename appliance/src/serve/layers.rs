@@ -1,5 +1,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
+    os::unix::fs::MetadataExt,
+    path::Path,
     sync::Arc,
     time::Duration,
 };
@@ -124,9 +126,12 @@ fn jobs(config: &Config, repositories: &BTreeMap<String, Repository>) -> JobsCon
     jobs.passkey_repositories = passkey_repositories(config, repositories);
     jobs.own_dirs = vec![config.state_dir.clone(), config.cache_dir()];
     jobs.own_dirs.extend(config.repositories().into_iter().filter_map(|entry| entry.path));
+    jobs.ring_gives_way = one_file_system(&config.state_dir, &config.cache_dir());
     jobs.server = config.nfs.advertise;
     jobs.reserve_min_bytes = recovery.reserve_min_bytes;
     jobs.reserve_percent_of_vm = recovery.reserve_percent_of_vm;
+    jobs.admission = recovery.admission;
+    jobs.measured_for = Duration::from_secs(recovery.measured_hours * 3600);
     jobs.max_active = recovery.max_active;
     jobs.max_queued = recovery.max_queued;
     jobs.keep = Duration::from_secs(recovery.keep_seconds);
@@ -143,4 +148,10 @@ fn jobs(config: &Config, repositories: &BTreeMap<String, Repository>) -> JobsCon
         max_passes: config.mover.max_passes,
     };
     jobs
+}
+
+/// Whether two directories share their space. Not, if one cannot be looked at.
+fn one_file_system(a: &Path, b: &Path) -> bool {
+    let device = |dir: &Path| std::fs::metadata(dir).map(|found| found.dev());
+    matches!((device(a), device(b)), (Ok(a), Ok(b)) if a == b)
 }

@@ -3,6 +3,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::Hours;
 
 /// How many jobs run at once, what they keep free, and where their exports are.
@@ -16,10 +18,16 @@ pub struct JobsConfig {
     pub own_dirs: Vec<PathBuf>,
     /// The address at which clients reach the exports, for views; unknown when absent.
     pub server: Option<IpAddr>,
+    /// Whether the cache's ring lies on the file system of the overlays, and so gives way to them.
+    pub ring_gives_way: bool,
     /// Bytes each job needs free for its overlays, at least.
     pub reserve_min_bytes: u64,
     /// The same in percent of the VM's size. The larger of the two counts.
     pub reserve_percent_of_vm: u8,
+    /// How much each job reserves.
+    pub admission: Admission,
+    /// For how long a VM is to run on what it reserves by what was measured.
+    pub measured_for: Duration,
     /// Jobs that may run at once; the rest is queued.
     pub max_active: usize,
     /// Jobs that may wait; past it requests are refused as busy.
@@ -38,6 +46,16 @@ pub struct JobsConfig {
     pub boot_profile: Duration,
     /// How the mover works.
     pub mover: MoverConfig,
+}
+
+/// How much of the space for guests' writes a job reserves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Admission {
+    /// By the VM's size.
+    Reserve,
+    /// By what earlier runs of the VM read at their start and wrote; by its size if there was none.
+    Measured,
 }
 
 /// How the mover works.
@@ -70,8 +88,11 @@ impl JobsConfig {
             passkey_repositories: BTreeSet::new(),
             own_dirs: Vec::new(),
             server: None,
+            ring_gives_way: true,
             reserve_min_bytes: 20_000_000_000,
             reserve_percent_of_vm: 15,
+            admission: Admission::Reserve,
+            measured_for: Duration::from_secs(86_400),
             max_active: 32,
             max_queued: 64,
             max_remembered: 500,

@@ -17,14 +17,16 @@ use crate::journal::{Journal, Place, Record, unavailable};
 use crate::live::Live;
 use crate::profiles::Profiles;
 use crate::steps::{Status, turn};
+use crate::writes::Writes;
 use crate::{
-    Finish, JobError, JobId, JobState, JobView, JobsConfig, LimitsView, Next, Step, Target, driver,
-    hours,
+    Finish, JobError, JobId, JobState, JobView, JobsConfig, LimitsView, Next, SpaceView, Step,
+    Target, driver, hours, space,
 };
 
 mod accept;
 mod forecast;
 mod point;
+mod reserve;
 
 pub(crate) use accept::after;
 
@@ -82,9 +84,11 @@ impl Jobs {
         let journal = Journal::open(&deps.db)?;
         let records = journal.load()?;
         let profiles = Profiles::open(&deps.db).map_err(unavailable)?;
-        let env = Arc::new(Env::new(deps, journal, profiles));
+        let writes = Writes::open(&deps.db).map_err(unavailable)?;
+        let env = Arc::new(Env::new(deps, journal, profiles, writes));
         env.cache.steer_by(env.config.mover.guest_read_p95);
         hours::set(&env);
+        space::first_look(&env);
         let jobs = Arc::new(Self {
             env: env.clone(),
             entries: Mutex::default(),
@@ -110,6 +114,7 @@ impl Jobs {
     /// Lets the jobs from before a restart walk on.
     pub fn run(&self) {
         self.env.background.spawn(hours::keep(self.env.clone()));
+        self.env.background.spawn(space::watch(self.env.clone()));
         let resting: Vec<Driver> = self.resting.lock().drain(..).collect();
         resting.into_iter().for_each(|driver| self.drive(driver));
     }
@@ -154,6 +159,12 @@ impl Jobs {
     /// What the mover may read now.
     pub fn limits(&self) -> LimitsView {
         self.env.config.mover.limits()
+    }
+
+    /// How much space is left for guests' writes, and for how long: as of the last look, some seconds
+    /// ago at most.
+    pub fn space(&self) -> SpaceView {
+        self.env.space.lock().clone()
     }
 
     /// Jobs that wait for their turn, and jobs that run.

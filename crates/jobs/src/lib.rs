@@ -57,7 +57,7 @@
 //! # Bounds
 //!
 //! [`JobsConfig::max_active`] jobs run and [`JobsConfig::max_queued`] wait; [`JobsConfig::max_remembered`]
-//! ended ones are kept, below 64 KiB each. 256 boot profiles are kept, of at most 400 KB each. Clients remembered for wrong passkeys: 1024. The mover's memory: see `mover.rs`.
+//! ended ones are kept, below 64 KiB each. 256 boot profiles are kept, of at most 400 KB each, and the write rates of 1024 VMs. Clients remembered for wrong passkeys: 1024. The mover's memory: see `mover.rs`.
 
 mod admission;
 mod batch;
@@ -84,6 +84,7 @@ mod report;
 mod request;
 mod route;
 mod shares;
+mod space;
 mod staging;
 mod steps;
 mod target;
@@ -91,12 +92,13 @@ mod target;
 mod tests;
 mod view;
 mod vmx;
+mod writes;
 
 pub use batch::{
     BatchRequest, BatchState, BatchView, Batches, Gate, GateView, Group, GroupState, GroupView,
     MemberView, OnError, Selection,
 };
-pub use config::{JobsConfig, MoverConfig};
+pub use config::{Admission, JobsConfig, MoverConfig};
 pub use error::{ErrorView, JobError};
 pub use forecast::{Forecast, Limit, Planned, Span};
 pub use hours::{Hours, LimitsView};
@@ -109,6 +111,7 @@ pub use request::{
     AdapterNetwork, AdapterRule, Destination, Finish, MacPolicy, MigrationStart, Mode, Networks,
     RecoveryRequest, SwapPolicy, TargetRef, UuidPolicy,
 };
+pub use space::SpaceView;
 pub use target::{Target, VsphereTarget};
 pub use view::{
     Event, ExportedFile, ExportedVm, FileKind, JobId, JobState, JobView, Obstacle, Outcome, Phase,

@@ -62,6 +62,11 @@ impl Live {
         Ok(point)
     }
 
+    /// The recovery point, if it is opened already.
+    pub(crate) fn opened(&self) -> Option<&Arc<Point>> {
+        self.point.as_ref()
+    }
+
     /// The disks, attached to their overlays, in the order of the record.
     pub(crate) async fn disks(
         &mut self,

@@ -19,7 +19,9 @@ impl Jobs {
                 self.probe(&checked.repository, &checked.point).await?;
             forecast = subject.forecast(&earlier);
         }
-        forecast.waits_for = self.would_wait(request, &checked.point)?;
+        let reserve = self.reserve(request, &checked.repository, &checked.point)?;
+        forecast.reserve_bytes = reserve;
+        forecast.waits_for = self.would_wait(reserve)?;
         Ok(forecast)
     }
 
