@@ -146,6 +146,7 @@ fn jobs(config: &Config, repositories: &BTreeMap<String, Repository>) -> JobsCon
         guest_read_p95: Duration::from_millis(config.mover.guest_read_p95_ms),
         settle_below_bytes: config.mover.settle_below_bytes,
         max_passes: config.mover.max_passes,
+        ..MoverConfig::default()
     };
     jobs
 }

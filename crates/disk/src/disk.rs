@@ -137,6 +137,12 @@ impl Disk {
         self.recorder.begin()
     }
 
+    /// Blocks whose first touch is recorded, in order, without the first `known`; none while nothing is
+    /// recorded.
+    pub fn touched(&self, known: usize) -> Vec<BlockIdx> {
+        self.recorder.touched(known)
+    }
+
     /// Waits for the writes in flight and lets new ones wait until the hold is dropped.
     pub async fn hold_writes(&self) -> WriteHold {
         self.overlay.gate.hold().await

@@ -82,6 +82,14 @@ impl Recorder {
         }
     }
 
+    /// See [`crate::Disk::touched`].
+    pub(crate) fn touched(&self, known: usize) -> Vec<BlockIdx> {
+        let touches = self.touches.read();
+        let Some(touches) = &*touches else { return Vec::new() };
+        let found = touches.found.lock();
+        found.order.iter().skip(known).map(|touch| touch.block).collect()
+    }
+
     #[cold]
     fn note(&self, blocks: Range<BlockIdx>) {
         let goes_on = match &*self.touches.read() {
@@ -144,6 +152,7 @@ mod tests {
         }
         let order: Vec<u64> = recording.touches().iter().map(|touch| touch.block.0).collect();
         assert_eq!(order, [5, 6, 0, 7, 5 + RECENT as u64]);
+        assert_eq!(recorder.touched(3), [BlockIdx(7), BlockIdx(5 + RECENT as u64)]);
         drop(recording);
         recorder.touch(blocks(1..2));
         assert!(!recorder.on.load(Ordering::Relaxed) && recorder.touches.read().is_none());

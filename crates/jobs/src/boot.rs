@@ -30,6 +30,8 @@ const TOUCHES_MIN: usize = 4;
 /// A boot under way. Dropped, the replay ends, and what was recorded so far is kept.
 pub(crate) struct Boot {
     _end: DropGuard,
+    /// They go on after the first minutes: the mover follows what the guest touches.
+    _recordings: Arc<Vec<Recording>>,
 }
 
 /// A VM's disks, with the names of their profiles.
@@ -65,6 +67,7 @@ impl Boot {
         });
         let end = env.closing.child_token();
         let recordings: Vec<Recording> = disks.iter().map(|disk| disk.record_touches()).collect();
+        let recordings = Arc::new(recordings);
         let (replayed, ended) = (vm.clone(), end.clone());
         let replay = async move {
             let replay = replayed.replay();
@@ -75,8 +78,8 @@ impl Boot {
             }
         };
         env.background.spawn(replay.in_current_span());
-        env.background.spawn(vm.record(recordings, end.clone()).in_current_span());
-        Some(Self { _end: end.drop_guard() })
+        env.background.spawn(vm.record(recordings.clone(), end.clone()).in_current_span());
+        Some(Self { _end: end.drop_guard(), _recordings: recordings })
     }
 }
 
@@ -143,7 +146,7 @@ impl Vm {
     }
 
     /// Keeps what the guest touches until the time is over or the boot ends.
-    async fn record(self: Arc<Self>, recordings: Vec<Recording>, end: CancellationToken) {
+    async fn record(self: Arc<Self>, recordings: Arc<Vec<Recording>>, end: CancellationToken) {
         let minutes = self.env.config.boot_profile;
         // Either way what was recorded is kept.
         let _ = end.run_until_cancelled(tokio::time::sleep(minutes)).await;

@@ -78,6 +78,9 @@ pub struct MoverConfig {
     pub settle_below_bytes: u64,
     /// The most passes over what changed before it does so anyway.
     pub max_passes: usize,
+    /// How often a migration to a directory makes durable what it copied, so that it goes on from
+    /// there after a restart.
+    pub note_every: Duration,
 }
 
 impl JobsConfig {
@@ -117,6 +120,7 @@ impl Default for MoverConfig {
             guest_read_p95: Duration::from_millis(2),
             settle_below_bytes: 64 << 20,
             max_passes: 8,
+            note_every: Duration::from_secs(10),
         }
     }
 }

@@ -139,6 +139,28 @@ mod tests {
         assert!(meter.view().is_none());
     }
 
+    /// Seconds that differ by as much as three to one, in an order that repeats with a seed.
+    #[test]
+    fn after_a_tenth_of_the_work_the_rest_is_known_within_a_tenth() {
+        for seed in 1..100u64 {
+            let meter = Meter::default();
+            let _work = meter.begin(Phase::Copy, 1_000_000);
+            let began = meter.work.lock().unwrap().began;
+            let (mut state, mut seconds, mut told) = (seed, 0, None);
+            while meter.done.load(Ordering::Relaxed) < 1_000_000 {
+                state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                meter.add(500 + (state >> 33) % 1000);
+                seconds += 1;
+                let view = meter.view_at(began + Duration::from_secs(seconds)).unwrap();
+                if view.done_bytes >= 100_000 && told.is_none() {
+                    told = view.eta_seconds.map(|eta| seconds + eta);
+                }
+            }
+            let off = told.unwrap().abs_diff(seconds);
+            assert!(off * 10 <= seconds, "seed {seed}: {told:?} was told, it took {seconds}");
+        }
+    }
+
     #[test]
     fn a_limit_is_kept() {
         let limit = JobLimit::default();

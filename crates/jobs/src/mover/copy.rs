@@ -4,58 +4,40 @@ use std::os::unix::fs::FileExt;
 
 use bytes::Bytes;
 use nix::fcntl::{FallocateFlags, fallocate};
-use rekindle_block::{BlockIdx, is_zero};
+use rekindle_block::is_zero;
 use rekindle_cache::Priority;
 use rekindle_disk::Segments;
-use rekindle_repo::{BlockRef, DiskMap, MapEntry};
+use rekindle_repo::{BlockRef, MapEntry};
 
-use super::{MOVER_PIECE, Mover, Source, indices, pieces};
+use super::stored::{self, entry};
+use super::{Done, MOVER_PIECE, Mover, Resume, Source, indices};
 use crate::{JobError, failure};
 
 /// Bytes that are looked through at most before they are copied.
 const RUN: u64 = 64 * MOVER_PIECE;
 
-/// Writes the recovery point's blocks. Zero blocks stay holes.
-pub(super) async fn point(mover: &Mover<'_>, source: &Source) -> Result<(), JobError> {
-    let (copied, map) = (source.clone(), source.map.clone());
+/// Writes the recovery point's blocks, from where an earlier try came to. Zero blocks stay holes.
+pub(super) async fn point(
+    mover: &Mover<'_>,
+    source: &Source,
+    disk: usize,
+    resume: &mut Resume,
+) -> Result<(), JobError> {
+    let copied = source.clone();
     let work = move |piece| copy_point(copied.clone(), piece);
-    let mut run: Option<Range<u64>> = None;
-    // Pieces that are all zero are skipped without a task, so that an empty disk of 62 TiB costs
-    // seconds; the others are gathered into runs.
-    for piece in pieces(0..map.size()) {
-        let zero = all_zero(&map, piece.clone()).await?;
-        if zero {
-            mover.meter.add(piece.end - piece.start);
-        } else {
-            run = Some(run.map_or(piece.start, |run| run.start)..piece.end);
+    let mut at = resume.from(disk);
+    while at < source.map.size() {
+        let end = (at + RUN).min(source.map.size());
+        for stored in stored::runs(&source.map, at..end).await? {
+            mover.each_piece(stored, &work).await?;
         }
-        if let Some(full) = run.take_if(|run| zero || run.end - run.start >= RUN) {
-            mover.each_piece(full, &work).await?;
-        }
+        at = end;
+        resume.reached(source, disk, at, mover.note_every).await?;
     }
-    match run {
-        Some(run) => mover.each_piece(run, &work).await.map(drop),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
-async fn all_zero(map: &DiskMap, piece: Range<u64>) -> Result<bool, JobError> {
-    for idx in indices(map.block_size().touched(piece)) {
-        if entry(map, idx).await? != MapEntry::Zero {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
-pub(super) async fn entry(map: &DiskMap, idx: BlockIdx) -> Result<MapEntry, JobError> {
-    if let Some(entry) = map.try_entry(idx) {
-        return Ok(entry);
-    }
-    map.entry(idx).await.map_err(|e| failure::repo("read the disk's map", e))
-}
-
-async fn copy_point(source: Source, piece: Range<u64>) -> Result<(), JobError> {
+async fn copy_point(source: Source, piece: Range<u64>) -> Result<Done<()>, JobError> {
     let size = source.map.block_size();
     let mut blocks: Vec<(u64, Bytes)> = Vec::new();
     for idx in indices(size.touched(piece)) {
@@ -64,13 +46,15 @@ async fn copy_point(source: Source, piece: Range<u64>) -> Result<(), JobError> {
             blocks.push((idx.0 * size.bytes(), read));
         }
     }
+    let bytes = blocks.iter().map(|(_, bytes)| bytes.len() as u64).sum();
     failure::blocking(move || {
         let mut blocks = blocks.iter();
         blocks
             .try_for_each(|(at, bytes)| source.file.write_all_at(bytes, *at))
             .map_err(write_failed)
     })
-    .await
+    .await?;
+    Ok(Done { result: (), bytes })
 }
 
 /// A block of the recovery point, in the mover's turn. What the cache has is not read again; what it
@@ -121,10 +105,11 @@ pub(super) async fn ranges(
     Ok(())
 }
 
-async fn copy_merged(source: Source, piece: Range<u64>) -> Result<(), JobError> {
-    let start = piece.start;
+async fn copy_merged(source: Source, piece: Range<u64>) -> Result<Done<()>, JobError> {
+    let (start, bytes) = (piece.start, piece.end - piece.start);
     let merged = read_merged(&source, piece).await?;
-    failure::blocking(move || write_merged(&source.file, start, &merged)).await
+    failure::blocking(move || write_merged(&source.file, start, &merged)).await?;
+    Ok(Done { result: (), bytes })
 }
 
 /// Bytes as the guest sees them.

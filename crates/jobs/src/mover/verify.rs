@@ -9,7 +9,7 @@ use rekindle_block::{Block, BlockHash, BlockIdx, BlockSize, is_zero};
 use rekindle_disk::Segments;
 use rekindle_repo::MapEntry;
 
-use super::{BlockSet, Mover, Source, copy, indices};
+use super::{BlockSet, Done, Mover, Source, copy, indices, stored};
 use crate::{JobError, failure};
 
 /// What a block of a copy must be.
@@ -88,7 +88,7 @@ async fn compare(
     source: &Source,
     piece: Range<u64>,
     by_disk: impl Fn(BlockIdx) -> bool,
-) -> Result<Vec<BlockIdx>, JobError> {
+) -> Result<Done<Vec<BlockIdx>>, JobError> {
     let size = source.map.block_size();
     let mut blocks = Vec::new();
     for idx in indices(size.touched(piece.clone())) {
@@ -96,7 +96,7 @@ async fn compare(
         let range = start..((idx.0 + 1) * size.bytes()).min(piece.end);
         let expected = match by_disk(idx) {
             true => Expected::Disk(copy::read_merged(source, range.clone()).await?),
-            false => match copy::entry(&source.map, idx).await? {
+            false => match stored::entry(&source.map, idx).await? {
                 MapEntry::Zero => Expected::Zero,
                 // It is called by its place: nobody has hashed it.
                 MapEntry::Stored(block) if block.hash().is_place() => {
@@ -112,8 +112,11 @@ async fn compare(
     }
     let file = source.file.clone();
     failure::blocking(move || {
-        let mut differ = Vec::new();
+        let (mut differ, mut bytes) = (Vec::new(), 0);
         for (idx, range, expected) in blocks {
+            if !matches!(expected, Expected::Zero) {
+                bytes += range.end - range.start;
+            }
             let hole = matches!(expected, Expected::Zero) && is_hole(&file, &range);
             let same = hole || expected.holds(&read_back(&file, range)?);
             match expected {
@@ -127,7 +130,7 @@ async fn compare(
                 | Expected::Disk(_) => {}
             }
         }
-        Ok(differ)
+        Ok(Done { result: differ, bytes })
     })
     .await
 }

@@ -11,7 +11,7 @@ use rekindle_disk::Disk;
 use rekindle_image::Vmx;
 
 use super::{Found, Work, export, files};
-use crate::mover::{self, Mover, Source};
+use crate::mover::{self, Mover, Resume, Source};
 use crate::staging::Staging;
 use crate::{JobError, Step, failure};
 
@@ -59,15 +59,16 @@ impl Work<'_> {
         Mover::new(self.env, &self.status.meter)
     }
 
-    /// Copies all of the VM, and then again what changed meanwhile, until little is left.
+    /// Copies all of the VM, from where an earlier try came to before a restart, and then again what changed meanwhile, until little is left.
     pub(super) async fn copy(&mut self) -> Result<Found, JobError> {
         self.check_snapshots().await?;
         let staging = self.staging()?;
-        failure::blocking(move || staging.make_afresh()).await?;
+        let copied = failure::blocking(move || staging.make()).await?;
         let (sources, disks) = self.sources().await?;
         // Before anything is read: what is written from now on is in the next pass.
         self.live.trackers = disks.iter().map(|disk| disk.track_changes()).collect();
-        self.mover().copy(&sources, &self.live.trackers).await?;
+        let resume = Resume::new(self.staging()?, copied);
+        self.mover().copy(&sources, &self.live.trackers, resume).await?;
         Ok(Found::default())
     }
 
@@ -109,6 +110,7 @@ impl Work<'_> {
         let staging = self.staging()?;
         failure::blocking(move || {
             files.iter().try_for_each(|file| staging.write(file))?;
+            staging.forget()?;
             staging.sync()
         })
         .await?;
