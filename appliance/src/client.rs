@@ -207,7 +207,11 @@ fn because(mut body: Value, reason: Option<&str>) -> Value {
 }
 
 fn finish_body(args: &FinishArgs) -> Result<Value, Failure> {
-    let to = recover::destination(args.to_directory.as_deref(), args.to_datastore.as_deref())?;
+    let to = recover::destination(
+        args.to_directory.as_deref(),
+        args.format,
+        args.to_datastore.as_deref(),
+    )?;
     match (args.action, to) {
         (Action::Migrate, None) => Ok(json!({ "action": "migrate" })),
         (Action::Migrate, Some(to)) => Ok(json!({ "action": "migrate", "to": to })),

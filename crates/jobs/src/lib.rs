@@ -108,8 +108,8 @@ pub use passkeys::Offer;
 pub use plan::{Next, Plan, Step};
 pub use report::{Measured, Report, ReportStep};
 pub use request::{
-    AdapterNetwork, AdapterRule, Destination, Finish, MacPolicy, MigrationStart, Mode, Networks,
-    RecoveryRequest, SwapPolicy, TargetRef, UuidPolicy,
+    AdapterNetwork, AdapterRule, Destination, Finish, ImageFormat, MacPolicy, MigrationStart, Mode,
+    Networks, RecoveryRequest, SwapPolicy, TargetRef, UuidPolicy,
 };
 pub use space::SpaceView;
 pub use target::{Target, VsphereTarget};

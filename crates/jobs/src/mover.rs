@@ -7,12 +7,12 @@
 
 mod blocks;
 mod copy;
+mod image;
 mod order;
 mod resume;
 mod stored;
 mod verify;
 
-use std::fs::File;
 use std::future::Future;
 use std::ops::Range;
 use std::sync::Arc;
@@ -29,6 +29,7 @@ use crate::env::Env;
 use crate::progress::{Limiter, Meter};
 use crate::{JobError, Phase, failure};
 pub(crate) use blocks::BlockSet;
+pub(crate) use image::{Image, ImageId};
 use order::Order;
 pub(crate) use resume::Resume;
 
@@ -43,7 +44,7 @@ const BLOCKS_AT_ONCE: usize = 8;
 pub(crate) struct Source {
     pub(crate) disk: Arc<Disk>,
     pub(crate) map: DiskMap,
-    pub(crate) file: Arc<File>,
+    pub(crate) image: Arc<Image>,
     pub(crate) cache: Arc<Cache>,
 }
 

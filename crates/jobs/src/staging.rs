@@ -103,8 +103,8 @@ impl Staging {
         sync_parent(&self.hidden)
     }
 
-    /// The file of a disk: read and write, `size` bytes, holes where nothing was written.
-    pub(crate) fn open(&self, name: &str, size: u64) -> Result<File, JobError> {
+    /// The file of a disk: read and write, empty if it is new.
+    pub(crate) fn open(&self, name: &str) -> Result<File, JobError> {
         let path = self.hidden.join(name);
         let file = OpenOptions::new()
             .read(true)
@@ -112,8 +112,7 @@ impl Staging {
             .create(true)
             .truncate(false)
             .mode(0o600)
-            .open(&path)
-            .and_then(|file| file.set_len(size).map(|()| file));
+            .open(&path);
         file.map_err(|e| JobError::io(format!("open {}", path.display()), e))
     }
 

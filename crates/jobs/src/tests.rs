@@ -11,6 +11,7 @@ mod limits;
 mod migration;
 mod rate;
 mod rewriting;
+mod scale;
 mod world;
 
 use std::sync::Arc;

@@ -193,7 +193,7 @@ impl Jobs {
             let message = format!("the recovery point has no disk {missing}");
             return Err(JobError::refused("unknown_disk", message));
         }
-        if let Some(Destination::Directory(path)) = &request.migrate {
+        if let Some((path, _)) = request.migrate.as_ref().and_then(Destination::directory) {
             let (path, own) = (path.clone(), self.env.config.own_dirs.clone());
             failure::blocking(move || check_directory(&path, &own)).await?;
         }
@@ -222,7 +222,7 @@ impl Jobs {
         let link = self.env.link(name)?;
         let migrate = match &request.migrate {
             Some(Destination::Datastore(datastore)) => Some(datastore.as_str()),
-            Some(Destination::Directory(_)) | None => None,
+            Some(Destination::Directory(_) | Destination::Images { .. }) | None => None,
         };
         let needs = Needs { migrate, datastores: request.datastores() };
         let facts = link.check(host.as_deref(), &needs).await?;

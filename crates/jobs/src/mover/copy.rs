@@ -1,16 +1,13 @@
-use std::fs::File;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 
 use bytes::Bytes;
-use nix::fcntl::{FallocateFlags, fallocate};
 use rekindle_block::is_zero;
 use rekindle_cache::Priority;
 use rekindle_disk::Segments;
 use rekindle_repo::{BlockRef, MapEntry};
 
 use super::stored::{self, entry};
-use super::{Done, MOVER_PIECE, Mover, Resume, Source, indices};
+use super::{Done, Image, MOVER_PIECE, Mover, Resume, Source, indices};
 use crate::{JobError, failure};
 
 /// Bytes that are looked through at most before they are copied.
@@ -49,9 +46,7 @@ async fn copy_point(source: Source, piece: Range<u64>) -> Result<Done<()>, JobEr
     let bytes = blocks.iter().map(|(_, bytes)| bytes.len() as u64).sum();
     failure::blocking(move || {
         let mut blocks = blocks.iter();
-        blocks
-            .try_for_each(|(at, bytes)| source.file.write_all_at(bytes, *at))
-            .map_err(write_failed)
+        blocks.try_for_each(|(at, bytes)| source.image.write(bytes, *at)).map_err(write_failed)
     })
     .await?;
     Ok(Done { result: (), bytes })
@@ -108,7 +103,7 @@ pub(super) async fn ranges(
 async fn copy_merged(source: Source, piece: Range<u64>) -> Result<Done<()>, JobError> {
     let (start, bytes) = (piece.start, piece.end - piece.start);
     let merged = read_merged(&source, piece).await?;
-    failure::blocking(move || write_merged(&source.file, start, &merged)).await?;
+    failure::blocking(move || write_merged(&source.image, start, &merged)).await?;
     Ok(Done { result: (), bytes })
 }
 
@@ -118,34 +113,25 @@ pub(super) async fn read_merged(source: &Source, piece: Range<u64>) -> Result<Se
     read.map_err(|e| failure::disk("read the disk", e))
 }
 
-fn write_merged(file: &File, start: u64, merged: &Segments) -> Result<(), JobError> {
+fn write_merged(image: &Image, start: u64, merged: &Segments) -> Result<(), JobError> {
     let mut at = start;
     for bytes in merged {
-        if is_zero(bytes) {
-            punch(file, at, bytes)?;
-        } else {
-            file.write_all_at(bytes, at).map_err(write_failed)?;
-        }
-        at += bytes.len() as u64;
+        let end = at + bytes.len() as u64;
+        // Zeros lie over whatever an earlier pass wrote.
+        let written = match is_zero(bytes) {
+            true => image.zero(at..end),
+            false => image.write(bytes, at),
+        };
+        written.map_err(write_failed)?;
+        at = end;
     }
     Ok(())
 }
 
-/// Zeros as a hole, over whatever an earlier pass wrote; as bytes where there are no holes.
-fn punch(file: &File, at: u64, zeros: &Bytes) -> Result<(), JobError> {
-    let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-    let (start, len) = (i64::try_from(at), i64::try_from(zeros.len()));
-    let punched = match (start, len) {
-        (Ok(start), Ok(len)) if len > 0 => fallocate(file, flags, start, len).is_ok(),
-        _ => false,
-    };
-    if punched { Ok(()) } else { file.write_all_at(zeros, at).map_err(write_failed) }
-}
-
 /// Makes a copy durable.
 pub(super) async fn sync(source: &Source) -> Result<(), JobError> {
-    let file = source.file.clone();
-    failure::blocking(move || file.sync_data().map_err(|e| JobError::io("sync the destination", e)))
+    let image = source.image.clone();
+    failure::blocking(move || image.sync().map_err(|e| JobError::io("sync the destination", e)))
         .await
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rekindle_image::Vmx;
 
 use super::world::{SIZES, World, expected, to_directory, to_export};
-use crate::{Finish, JobState, Outcome, Phase};
+use crate::{Destination, Finish, ImageFormat, JobState, Outcome, Phase};
 
 /// Blocks that the sample's disks store: every other MiB, of blocks of 256 KiB, and a short last one.
 const STORED: [u64; 2] = [20, 5];
@@ -64,6 +64,52 @@ fn qemu_reads(world: &World) {
             eprintln!("qemu-img is not installed: its view of the copy was not checked");
         }
         Err(e) => panic!("{e}"),
+    }
+}
+
+/// The same bytes in each format, as QEMU reads them.
+#[test]
+fn the_copy_may_have_another_format() {
+    let world = World::new();
+    for (format, kind, end) in [
+        (ImageFormat::Sparse, "vmdk", "vmdk"),
+        (ImageFormat::Qcow2, "qcow2", "qcow2"),
+        (ImageFormat::Raw, "raw", "raw"),
+    ] {
+        world.live(async |world| {
+            let running = world.start().await;
+            let job = running.jobs.start(to_export(), None).await.unwrap();
+            let folder = running.serving(&job).await.export.unwrap().folder;
+            let mut model = expected(0);
+            running.write(&job, 0, (1 << 20) + 5, 70_000, &mut model).await;
+            running.disk(&job, 0).write(2 << 20, vec![0; 64 << 10].into()).await.unwrap();
+            model[2 << 20..(2 << 20) + (64 << 10)].fill(0);
+            let to = Destination::Images { directory: world.path("out"), format };
+            running.jobs.finish(&job, Finish::Migrate { to: Some(to) }).await.unwrap();
+            let done = running.end(&job).await;
+            assert_eq!(done.outcome, Some(Outcome::Migrated), "{:?}", done.error);
+            let out = world.path("out");
+            let vmx =
+                Vmx::parse(&std::fs::read(out.join(format!("{folder}.vmx"))).unwrap()).unwrap();
+            let image = format!("{folder}.{end}");
+            assert_eq!(vmx.get("scsi0:0.fileName"), Some(image.as_str()));
+            assert!(!out.join(format!("{folder}-flat.vmdk")).exists());
+            std::fs::write(out.join("model"), &model).unwrap();
+            let compared = Command::new("qemu-img")
+                .args(["compare", "-f", kind, "-F", "raw", &image, "model"])
+                .current_dir(&out)
+                .output();
+            match compared {
+                Ok(output) => assert!(output.status.success(), "{output:?}"),
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                    eprintln!("qemu-img is not installed: its view of {kind} was not checked");
+                }
+                Err(e) => panic!("{e}"),
+            }
+            world.assert_clean(&running);
+            running.stop().await;
+        });
+        world.reset();
     }
 }
 
