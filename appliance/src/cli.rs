@@ -9,8 +9,10 @@ use rekindle_console::{Role, Scope};
 use crate::exit;
 
 mod batch;
+mod format;
 
 pub(crate) use batch::{BatchCommand, StartArgs};
+pub(crate) use format::Format;
 
 /// Makes a backed-up virtual machine run again in seconds, without restoring it first.
 #[derive(Parser)]
@@ -443,6 +445,9 @@ pub(crate) struct RecoverArgs {
     /// Where a migration writes the VM: a directory of the appliance (with --client).
     #[arg(long, value_name = "DIR", conflicts_with_all = ["mount", "to_datastore"])]
     pub(crate) to_directory: Option<PathBuf>,
+    /// What its disks are there [default: flat VMDKs].
+    #[arg(long, value_enum, value_name = "FORMAT", requires = "to_directory")]
+    pub(crate) format: Option<Format>,
     /// Where the VM is migrated: a datastore (with --target).
     #[arg(long, value_name = "NAME", conflicts_with = "mount", requires = "target")]
     pub(crate) to_datastore: Option<String>,
@@ -575,6 +580,9 @@ pub(crate) struct FinishArgs {
     /// Migrate to this directory of the appliance.
     #[arg(long, value_name = "DIR", conflicts_with = "to_datastore")]
     pub(crate) to_directory: Option<PathBuf>,
+    /// What its disks are there [default: flat VMDKs].
+    #[arg(long, value_enum, value_name = "FORMAT", requires = "to_directory")]
+    pub(crate) format: Option<Format>,
     /// Migrate to this datastore.
     #[arg(long, value_name = "NAME")]
     pub(crate) to_datastore: Option<String>,

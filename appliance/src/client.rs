@@ -209,7 +209,11 @@ fn because(mut body: Value, reason: Option<&str>) -> Value {
 }
 
 fn finish_body(args: &FinishArgs) -> Result<Value, Failure> {
-    let to = recover::destination(args.to_directory.as_deref(), args.to_datastore.as_deref())?;
+    let to = recover::destination(
+        args.to_directory.as_deref(),
+        args.format,
+        args.to_datastore.as_deref(),
+    )?;
     match (args.action, to) {
         (Action::Migrate, None) => Ok(json!({ "action": "migrate" })),
         (Action::Migrate, Some(to)) => Ok(json!({ "action": "migrate", "to": to })),
@@ -310,13 +314,14 @@ pub(crate) fn cache(args: &DaemonArgs) -> Result<(), Failure> {
     if args.json {
         return table::json(&answer);
     }
-    for (group, values) in [("cache", &answer["cache"]), ("overlay", &answer["overlay"])] {
+    for group in ["cache", "overlay", "mover"] {
+        let values = &answer[group];
         for (name, value) in values.as_object().into_iter().flatten() {
             let shown = match value.as_u64() {
                 Some(count) if name.contains("bytes") => bytes(count),
                 _ => table::text(value),
             };
-            println!("{group}.{name:<24} {shown}");
+            println!("{group}.{name:<26} {shown}");
         }
     }
     Ok(())

@@ -8,6 +8,7 @@ pub(super) fn print(forecast: &Forecast) {
     println!("  until served   {}", span(forecast.to_power_on));
     println!("  migration      {}", span(forecast.to_full_copy));
     println!("  limit          {}", limit(forecast.limited_by));
+    println!("  reserves       {}", bytes(forecast.reserve_bytes));
     if let Some(waits) = &forecast.waits_for {
         println!("  waits for      {}", printable(waits));
     }

@@ -4,7 +4,7 @@ use anyhow::Context;
 use serde_json::{Value, json};
 
 use crate::{
-    cli::{Migration, RecoverArgs},
+    cli::{Format, Migration, RecoverArgs},
     config::read_secret,
     exit::Failure,
     local::passkey,
@@ -35,7 +35,10 @@ pub(super) fn request(args: &RecoverArgs) -> Result<Value, Failure> {
     set("name", args.name.clone().map(Value::from));
     set("name_prefix", args.name_prefix.clone().map(Value::from));
     set("name_suffix", args.name_suffix.clone().map(Value::from));
-    set("migrate", destination(args.to_directory.as_deref(), args.to_datastore.as_deref())?);
+    set(
+        "migrate",
+        destination(args.to_directory.as_deref(), args.format, args.to_datastore.as_deref())?,
+    );
     set("migration", args.migration.map(migration));
     set("expires_in_seconds", args.expires_in_seconds.map(Value::from));
     set("disks", (!args.disks.is_empty()).then(|| args.disks.clone().into()));
@@ -68,6 +71,7 @@ fn target(args: &RecoverArgs) -> Value {
 /// Where a migration ends. A relative directory would mean another one to the appliance.
 pub(super) fn destination(
     directory: Option<&Path>,
+    format: Option<Format>,
     datastore: Option<&str>,
 ) -> Result<Option<Value>, Failure> {
     match (directory, datastore) {
@@ -75,7 +79,12 @@ pub(super) fn destination(
             "--to-directory {} must be an absolute path on the appliance",
             directory.display()
         ))),
-        (Some(directory), _) => Ok(Some(json!({ "directory": directory }))),
+        (Some(directory), _) => Ok(Some(match format {
+            None => json!({ "directory": directory }),
+            Some(format) => {
+                json!({ "images": { "directory": directory, "format": format.as_str() } })
+            }
+        })),
         (None, Some(datastore)) => Ok(Some(json!({ "datastore": datastore }))),
         (None, None) => Ok(None),
     }

@@ -46,11 +46,30 @@ fn recovery(config: &Config, found: &mut Found) {
         60..=YEAR_SECONDS,
     );
     found.within("recovery.keep_seconds", recovery.keep_seconds, 0..=MONTH_SECONDS);
+    found.within("recovery.measured_hours", recovery.measured_hours, 1..=8760);
+    found.within("recovery.boot_profile_seconds", recovery.boot_profile_seconds, 0..=3600);
     let mover = &config.mover;
     found.within("mover.parallel", mover.parallel as u64, 1..=64);
     if mover.max_bytes_per_second != 0 {
         found.within("mover.max_bytes_per_second", mover.max_bytes_per_second, MIB..=TIB);
     }
+    let total = mover.total_max_bytes_per_second;
+    if total != 0 {
+        found.within("mover.total_max_bytes_per_second", total, MIB..=TIB);
+    }
+    for hours in &mover.hours {
+        let limits = [
+            ("mover.hours.total_max_bytes_per_second", hours.total_max_bytes_per_second),
+            ("mover.hours.max_bytes_per_second", hours.max_bytes_per_second),
+        ];
+        for (name, limit) in limits {
+            if let Some(limit) = limit.filter(|limit| *limit != 0) {
+                found.within(name, limit, MIB..=TIB);
+            }
+        }
+    }
+    found.within("number of mover.hours", mover.hours.len() as u64, 0..=24);
+    found.within("mover.guest_read_p95_ms", mover.guest_read_p95_ms, 1..=60_000);
     found.within("mover.settle_below_bytes", mover.settle_below_bytes, MIB..=TIB);
     found.within("mover.max_passes", mover.max_passes as u64, 1..=1000);
 }

@@ -3,6 +3,7 @@ use std::{
     path::PathBuf,
 };
 
+use rekindle_jobs::{Admission, Hours};
 use rekindle_nfs::{ClientNet, HeldReadAnswer, Portmap};
 use serde::{Deserialize, Serialize};
 
@@ -55,9 +56,12 @@ impl Default for CacheSection {
 pub(crate) struct RecoverySection {
     pub(crate) reserve_min_bytes: u64,
     pub(crate) reserve_percent_of_vm: u8,
+    pub(crate) admission: Admission,
+    pub(crate) measured_hours: u64,
     pub(crate) max_active: usize,
     pub(crate) max_queued: usize,
     pub(crate) mount_expires_seconds: u64,
+    pub(crate) boot_profile_seconds: u64,
     pub(crate) keep_seconds: u64,
 }
 
@@ -66,9 +70,12 @@ impl Default for RecoverySection {
         Self {
             reserve_min_bytes: 20_000_000_000,
             reserve_percent_of_vm: 15,
+            admission: Admission::Reserve,
+            measured_hours: 24,
             max_active: 32,
             max_queued: 64,
             mount_expires_seconds: 86_400,
+            boot_profile_seconds: 180,
             keep_seconds: 0,
         }
     }
@@ -80,6 +87,9 @@ pub(crate) struct MoverSection {
     pub(crate) warm: bool,
     pub(crate) parallel: usize,
     pub(crate) max_bytes_per_second: u64,
+    pub(crate) total_max_bytes_per_second: u64,
+    pub(crate) hours: Vec<Hours>,
+    pub(crate) guest_read_p95_ms: u64,
     pub(crate) settle_below_bytes: u64,
     pub(crate) max_passes: usize,
 }
@@ -90,6 +100,9 @@ impl Default for MoverSection {
             warm: true,
             parallel: 4,
             max_bytes_per_second: 0,
+            total_max_bytes_per_second: 0,
+            hours: Vec::new(),
+            guest_read_p95_ms: 2,
             settle_below_bytes: 64 << 20,
             max_passes: 8,
         }

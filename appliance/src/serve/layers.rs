@@ -1,4 +1,6 @@
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap, os::unix::fs::MetadataExt, path::Path, sync::Arc, time::Duration,
+};
 
 use anyhow::Context;
 use rekindle_cache::{Cache, CacheConfig};
@@ -136,19 +138,33 @@ fn jobs(config: &Config) -> JobsConfig {
     jobs.needs_passkey = config.repositories().into_iter().filter_map(said).collect();
     jobs.own_dirs = vec![config.state_dir.clone(), config.cache_dir()];
     jobs.own_dirs.extend(config.repositories().into_iter().filter_map(|entry| entry.path));
+    jobs.ring_gives_way = one_file_system(&config.state_dir, &config.cache_dir());
     jobs.server = config.nfs.advertise;
     jobs.reserve_min_bytes = recovery.reserve_min_bytes;
     jobs.reserve_percent_of_vm = recovery.reserve_percent_of_vm;
+    jobs.admission = recovery.admission;
+    jobs.measured_for = Duration::from_secs(recovery.measured_hours * 3600);
     jobs.max_active = recovery.max_active;
     jobs.max_queued = recovery.max_queued;
     jobs.keep = Duration::from_secs(recovery.keep_seconds);
     jobs.mount_expires = Duration::from_secs(recovery.mount_expires_seconds);
+    jobs.boot_profile = Duration::from_secs(recovery.boot_profile_seconds);
     jobs.mover = MoverConfig {
         warm: config.mover.warm,
         parallel: config.mover.parallel,
         max_bytes_per_second: config.mover.max_bytes_per_second,
+        total_max_bytes_per_second: config.mover.total_max_bytes_per_second,
+        hours: config.mover.hours.clone(),
+        guest_read_p95: Duration::from_millis(config.mover.guest_read_p95_ms),
         settle_below_bytes: config.mover.settle_below_bytes,
         max_passes: config.mover.max_passes,
+        ..MoverConfig::default()
     };
     jobs
+}
+
+/// Whether two directories share their space. Not, if one cannot be looked at.
+fn one_file_system(a: &Path, b: &Path) -> bool {
+    let device = |dir: &Path| std::fs::metadata(dir).map(|found| found.dev());
+    matches!((device(a), device(b)), (Ok(a), Ok(b)) if a == b)
 }

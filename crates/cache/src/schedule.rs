@@ -10,7 +10,10 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::Priority;
-use crate::steering::Steering;
+use crate::steering::{Others, Steering};
+
+#[cfg(test)]
+mod load;
 
 /// Reads under way at once. At 20 ms each and blocks of 256 KiB that is 800 MiB/s.
 pub(crate) const READS_MAX: usize = 64;
@@ -137,8 +140,10 @@ impl Schedule {
     /// A guest's read took so long, RAM's excepted.
     pub(crate) fn guest_waited(self: &Arc<Self>, took: Duration) {
         let mut state = self.0.lock();
-        let crowded = state.steered > 0 || !state.queues[Priority::Mover as usize].is_empty();
-        if state.steering.waited(took, crowded, Instant::now()) {
+        let waits = |p: &Priority| p.is_steered() && !state.queues[*p as usize].is_empty();
+        let waiting = Priority::ALL.iter().any(waits);
+        let others = Others { reading: state.steered, waiting };
+        if state.steering.waited(took, others, Instant::now()) {
             self.pump(&mut state);
         }
     }
@@ -174,15 +179,18 @@ impl Schedule {
         self.wake_when_due(state, now);
     }
 
-    /// Without a limit, or with nobody who waits for it, there is nothing to wake for.
+    /// With nobody who waits, or only for others to end, there is nothing to wake for.
     fn wake_when_due(self: &Arc<Self>, state: &mut State, now: Instant) {
         let waits = state.queues.iter().skip(1).any(|queue| !queue.is_empty());
-        if state.timer || !waits || state.bytes_per_second == 0 || state.due <= now {
+        if state.timer || !waits {
             return;
         }
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let (Some(due), Ok(runtime)) = (state.due_at(now), tokio::runtime::Handle::try_current())
+        else {
+            return;
+        };
         state.timer = true;
-        let (due, schedule) = (state.due, Arc::downgrade(self));
+        let schedule = Arc::downgrade(self);
         runtime.spawn(async move {
             tokio::time::sleep_until(due).await;
             if let Some(schedule) = schedule.upgrade() {
@@ -222,6 +230,15 @@ impl State {
                 }
             };
         may.then_some(first)
+    }
+
+    /// When somebody may read who may not now, whoever ends before.
+    fn due_at(&self, now: Instant) -> Option<Instant> {
+        if self.bytes_per_second > 0 && self.due > now {
+            return Some(self.due);
+        }
+        // With none of them let in nobody's end would let in the next.
+        self.steering.quiet_at().filter(|_| self.steered == 0 && self.steering.allowed() == 0)
     }
 
     fn start(&mut self, priority: Priority, bytes: u64, now: Instant) {
@@ -453,10 +470,17 @@ mod tests {
         assert!(most > 8, "{most}");
         let wait = |state: &mut State, ms| {
             for _ in 0..64 {
-                state.steering.waited(Duration::from_millis(ms), true, now);
+                let others = Others { reading: state.steered, waiting: true };
+                state.steering.waited(Duration::from_millis(ms), others, now);
             }
         };
-        (0..3).for_each(|n| wait(&mut state, 200 << n));
+        wait(&mut state, 200);
+        (0..most).for_each(|_| state.end(Priority::Mover));
+        assert_eq!(let_in(&mut state, now), [], "it is measured what guests wait alone");
+        assert_eq!(state.due_at(now), state.steering.quiet_at());
+        wait(&mut state, 10);
+        assert_eq!(let_in(&mut state, now).len(), most);
+        (0..3).for_each(|_| wait(&mut state, 200));
         (0..most - 4).for_each(|_| state.end(Priority::Mover));
         assert_eq!(let_in(&mut state, now), [], "an eighth may read, and does");
         state.end(Priority::Mover);

@@ -45,6 +45,8 @@ fn scrape(console: &Console) -> anyhow::Result<String> {
     let space = console.disks.space()?;
     scrape.set("overlay_free_bytes", &[], whole(space.free));
     scrape.set("overlay_total_bytes", &[], whole(space.total));
+    scrape.view("overlay", &[], &console.jobs.space())?;
+    scrape.view("mover", &[], &console.jobs.limits())?;
     scrape.view("cache", &[], &console.cache.stats())?;
     scrape.view("journal", &[], &console.disks.stats())?;
     scrape.view("nfs", &[], &console.nfs.stats())?;

@@ -12,6 +12,7 @@ use crate::id::DiskId;
 use crate::journal::Journal;
 use crate::overlay::Overlay;
 use crate::records::Records;
+use crate::touches::{Recorder, Recording};
 use crate::{Base, DiskError};
 
 mod read;
@@ -26,6 +27,7 @@ pub struct Disk {
     overlay: Arc<Overlay>,
     base: Base,
     ahead: Ahead,
+    recorder: Recorder,
     journal: Arc<Journal>,
     records: Arc<Records>,
 }
@@ -47,7 +49,7 @@ impl Disk {
         records: Arc<Records>,
     ) -> Self {
         let ahead = Ahead::new(&base);
-        Self { overlay, base, ahead, journal, records }
+        Self { overlay, base, ahead, recorder: Recorder::default(), journal, records }
     }
 
     /// The disk's name.
@@ -128,6 +130,17 @@ impl Disk {
     pub fn track_changes(&self) -> ChangeTracker {
         let overlay = self.overlay.clone();
         self.overlay.trackers.track(move || overlay.size())
+    }
+
+    /// Records from now on which blocks of the recovery point its guest touches first.
+    pub fn record_touches(&self) -> Recording {
+        self.recorder.begin()
+    }
+
+    /// Blocks whose first touch is recorded, in order, without the first `known`; none while nothing is
+    /// recorded.
+    pub fn touched(&self, known: usize) -> Vec<BlockIdx> {
+        self.recorder.touched(known)
     }
 
     /// Waits for the writes in flight and lets new ones wait until the hold is dropped.

@@ -42,7 +42,7 @@
 //!
 //! # Bounds
 //!
-//! [`DISK_MAX`], [`READ_MAX`], [`DisksConfig::journal_bytes`]; 64 MiB of writes under way
+//! [`DISK_MAX`], [`READ_MAX`], [`TOUCHES_MAX`], [`DisksConfig::journal_bytes`]; 64 MiB of writes under way
 //! (`journal/queue.rs`), two batches of 6 MiB; two windows of at most 8 MiB read ahead for each of 8
 //! streams a disk (`streams.rs`), all of them within the cache's bounds; per disk 64 KiB, and 512 bytes for each 8 MiB in which
 //! the guest wrote. Read-ahead: 8 streams a disk, two windows of 8 MiB each at most (`streams.rs`); the
@@ -63,6 +63,7 @@ mod overlay;
 mod records;
 mod segments;
 mod streams;
+mod touches;
 
 pub use base::Base;
 #[cfg(feature = "testing")]
@@ -80,3 +81,4 @@ pub use id::{DiskId, ID_MAX};
 pub use journal::JournalStats;
 pub use rekindle_cache::Priority;
 pub use segments::{Segments, concat};
+pub use touches::{Recording, TOUCHES_MAX, Touch};

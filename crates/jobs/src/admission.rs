@@ -6,6 +6,8 @@ use tokio::sync::Notify;
 
 use crate::{JobId, JobsConfig};
 
+pub(crate) mod measured;
+
 /// Jobs in the order in which they were accepted.
 pub(crate) type Turn = (Timestamp, JobId);
 
@@ -132,6 +134,11 @@ impl Gate {
             self.left.notify_waiters();
         }
         verdict
+    }
+
+    /// Bytes that running jobs have reserved and not used yet.
+    pub(crate) fn promised(&self, used: impl Fn(&JobId) -> u64) -> u64 {
+        self.inner.lock().numbers(0, 0, used, usize::MAX).promised
     }
 
     /// Bytes that are missing for a job of `need` bytes even if all others ended; 0 for none.

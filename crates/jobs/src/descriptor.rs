@@ -58,7 +58,7 @@ impl Descriptor<'_> {
     }
 }
 
-fn geometry(adapter: &str) -> (u64, u64) {
+pub(crate) fn geometry(adapter: &str) -> (u64, u64) {
     if adapter == "ide" { (16, 63) } else { (255, 63) }
 }
 

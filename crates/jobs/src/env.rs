@@ -7,13 +7,19 @@ use rekindle_cache::Cache;
 use rekindle_disk::{Disk, Disks};
 use rekindle_nfs::Exports;
 use rekindle_repo::{Attached, Repository};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::admission::Gate;
+use crate::hours::JobLimit;
 use crate::journal::{HostMount, Journal, Record};
 use crate::live::Live;
 use crate::passkeys::Passkeys;
+use crate::profiles::Profiles;
 use crate::shares::Shares;
+use crate::space::{Found, SpaceView};
 use crate::target::Link;
+use crate::writes::Writes;
 use crate::{JobError, JobId, JobsConfig, JobsDeps};
 
 /// What all jobs work with.
@@ -32,11 +38,26 @@ pub(crate) struct Env {
     /// Users of datastores.
     pub(crate) mounted: Shares<HostMount>,
     pub(crate) overlays: Overlays,
+    pub(crate) profiles: Profiles,
+    pub(crate) writes: Writes,
+    /// Tasks that outlive their jobs for a moment, to keep what they know.
+    pub(crate) background: TaskTracker,
+    /// What each job's mover may read.
+    pub(crate) job_limit: JobLimit,
+    /// What was found at the last look.
+    pub(crate) space: Mutex<SpaceView>,
+    /// The appliance stops.
+    pub(crate) closing: CancellationToken,
     left: Mutex<Vec<Live>>,
 }
 
 impl Env {
-    pub(crate) fn new(deps: JobsDeps, journal: Journal) -> Self {
+    pub(crate) fn new(
+        deps: JobsDeps,
+        journal: Journal,
+        profiles: Profiles,
+        writes: Writes,
+    ) -> Self {
         let links = deps.targets.into_iter().map(|(name, target)| (name, Link::new(target)));
         Self {
             config: deps.config,
@@ -51,6 +72,12 @@ impl Env {
             exported: Shares::default(),
             mounted: Shares::default(),
             overlays: Overlays::default(),
+            profiles,
+            writes,
+            background: TaskTracker::new(),
+            job_limit: JobLimit::default(),
+            space: Mutex::default(),
+            closing: CancellationToken::new(),
             left: Mutex::default(),
         }
     }
@@ -94,9 +121,23 @@ impl Env {
         self.export_dir(&record.place.export).join(&record.place.folder)
     }
 
-    /// Free bytes where overlays live.
+    /// Looks at the space for guests' writes.
+    pub(crate) fn look_at_space(&self) -> Result<Found, JobError> {
+        let space = self.disks.space();
+        let space = space.map_err(|e| crate::failure::disk("look at the free space", e))?;
+        let ring = match self.config.ring_gives_way {
+            true => self.cache.stats().ring_bytes,
+            false => 0,
+        };
+        let written = self.overlays.all_used();
+        let reserved = self.gate.promised(|job| self.overlays.used(job));
+        Ok(Found { free: space.free, ring, written, reserved })
+    }
+
+    /// Bytes that overlays may take: what is free where they live, and what the cache's ring gives
+    /// back there.
     pub(crate) fn free(&self) -> Result<u64, JobError> {
-        Ok(self.disks.space().map_err(|e| crate::failure::disk("look at the free space", e))?.free)
+        Ok(self.look_at_space()?.left())
     }
 }
 
@@ -111,6 +152,13 @@ impl Overlays {
 
     pub(crate) fn forget(&self, job: &JobId) {
         self.0.lock().remove(job);
+    }
+
+    /// Bytes that all jobs' overlays take.
+    pub(crate) fn all_used(&self) -> u64 {
+        let all = self.0.lock();
+        let disks = all.values().flatten().filter_map(Weak::upgrade);
+        disks.fold(0, |sum, disk| sum.saturating_add(disk.used_bytes()))
     }
 
     /// Bytes that the job's overlays take.

@@ -31,6 +31,9 @@ pub struct Forecast {
     pub to_full_copy: Option<Span>,
     /// What takes longest.
     pub limited_by: Limit,
+    /// Bytes that it reserves for what the guest writes.
+    #[serde(default)]
+    pub reserve_bytes: u64,
     /// What the job would wait for before its turn comes.
     pub waits_for: Option<String>,
     /// Earlier jobs that this is told from.
@@ -112,6 +115,7 @@ impl Subject<'_> {
                 (false, true, None) => longest(&starts, &without_admit(&set_up)),
             },
             to_full_copy,
+            reserve_bytes: 0,
             waits_for: None,
             samples: starts.len().max(moves.len()),
             same_vm: all().next().is_some() && all().all(|job| job.vm == self.vm),

@@ -13,20 +13,29 @@ use tokio_util::sync::CancellationToken;
 
 use crate::driver::{Command, Driver, INBOX};
 use crate::env::Env;
-use crate::journal::{Journal, Place, Record};
+use crate::journal::{Journal, Place, Record, unavailable};
 use crate::live::Live;
+use crate::profiles::Profiles;
 use crate::steps::{Status, turn};
-use crate::{Finish, JobError, JobId, JobState, JobView, JobsConfig, Next, Step, Target, driver};
+use crate::writes::Writes;
+use crate::{
+    Finish, JobError, JobId, JobState, JobView, JobsConfig, LimitsView, Next, SpaceView, Step,
+    Target, driver, hours, space,
+};
 
 mod accept;
 mod forecast;
 mod point;
+mod reserve;
 
 pub(crate) use accept::after;
 
 /// How long one job's disks may take to come back before the others' turn comes. A job that needs
 /// longer comes back by itself later; its clients wait.
 const RESTORE_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// How long a stop waits for boot profiles to be kept.
+const KEEP_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// What jobs are made of.
 pub struct JobsDeps {
@@ -74,7 +83,12 @@ impl Jobs {
     pub async fn open(deps: JobsDeps) -> Result<Arc<Self>, JobError> {
         let journal = Journal::open(&deps.db)?;
         let records = journal.load()?;
-        let env = Arc::new(Env::new(deps, journal));
+        let profiles = Profiles::open(&deps.db).map_err(unavailable)?;
+        let writes = Writes::open(&deps.db).map_err(unavailable)?;
+        let env = Arc::new(Env::new(deps, journal, profiles, writes));
+        env.cache.steer_by(env.config.mover.guest_read_p95);
+        hours::set(&env);
+        space::first_look(&env);
         let jobs = Arc::new(Self {
             env: env.clone(),
             entries: Mutex::default(),
@@ -99,6 +113,8 @@ impl Jobs {
 
     /// Lets the jobs from before a restart walk on.
     pub fn run(&self) {
+        self.env.background.spawn(hours::keep(self.env.clone()));
+        self.env.background.spawn(space::watch(self.env.clone()));
         let resting: Vec<Driver> = self.resting.lock().drain(..).collect();
         resting.into_iter().for_each(|driver| self.drive(driver));
     }
@@ -116,6 +132,10 @@ impl Jobs {
         self.stop.cancel();
         let mut drivers = std::mem::take(&mut *self.drivers.lock());
         while drivers.join_next().await.is_some() {}
+        self.env.closing.cancel();
+        self.env.background.close();
+        // What they keep saves time only: it is not waited for longer than this.
+        let _ = tokio::time::timeout(KEEP_WITHIN, self.env.background.wait()).await;
     }
 
     /// All jobs that are remembered, the newest first.
@@ -134,6 +154,17 @@ impl Jobs {
     /// One job as it changes. The sender goes when the job has ended.
     pub fn watch(&self, id: &JobId) -> Result<watch::Receiver<JobView>, JobError> {
         Ok(self.entry(id)?.0)
+    }
+
+    /// What the mover may read now.
+    pub fn limits(&self) -> LimitsView {
+        self.env.config.mover.limits()
+    }
+
+    /// How much space is left for guests' writes, and for how long: as of the last look, some seconds
+    /// ago at most.
+    pub fn space(&self) -> SpaceView {
+        self.env.space.lock().clone()
     }
 
     /// Jobs that wait for their turn, and jobs that run.

@@ -7,8 +7,8 @@ use rekindle_state::{Database, Keyspace, StateError};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Destination, ErrorView, Event, JobError, JobId, JobState, Mode, Next, Outcome, Plan, Planned,
-    RecoveryRequest, Step,
+    Destination, ErrorView, Event, ImageFormat, JobError, JobId, JobState, Mode, Next, Outcome,
+    Plan, Planned, RecoveryRequest, Step,
 };
 
 /// The format of [`Record`] that this version writes and reads.
@@ -209,11 +209,8 @@ impl Record {
     }
 
     /// The directory of a migration to one.
-    pub(crate) fn directory(&self) -> Option<&PathBuf> {
-        match &self.destination {
-            Some(Destination::Directory(path)) => Some(path),
-            Some(Destination::Datastore(_)) | None => None,
-        }
+    pub(crate) fn directory(&self) -> Option<(&PathBuf, ImageFormat)> {
+        self.destination.as_ref().and_then(Destination::directory)
     }
 
     /// The path under which a host knows the VM's configuration.

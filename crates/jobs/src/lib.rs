@@ -8,6 +8,7 @@
 //!     └── messages ────────┼─────────────►    │
 //!     ◄── watch: JobView ──┼──────────────    ├─ steps   admit open overlay export files
 //!                          └── begun, done ── │          mount register power_on
+//!                                             ├─ boot    replay, record
 //!                                             └─ mover   warm relocate depart
 //!                                                        copy verify freeze settle publish
 //! ```
@@ -56,10 +57,11 @@
 //! # Bounds
 //!
 //! [`JobsConfig::max_active`] jobs run and [`JobsConfig::max_queued`] wait; [`JobsConfig::max_remembered`]
-//! ended ones are kept, below 64 KiB each. Clients remembered for wrong passkeys: 1024. The mover's memory: see `mover.rs`.
+//! ended ones are kept, below 64 KiB each. 256 boot profiles are kept, of at most 400 KB each, and the write rates of 1024 VMs. Clients remembered for wrong passkeys: 1024. The mover's memory: see `mover.rs`.
 
 mod admission;
 mod batch;
+mod boot;
 mod config;
 mod descriptor;
 mod driver;
@@ -67,6 +69,7 @@ mod env;
 mod error;
 mod failure;
 mod forecast;
+mod hours;
 mod jobs;
 mod journal;
 mod live;
@@ -74,11 +77,14 @@ mod mover;
 mod naming;
 mod passkeys;
 mod plan;
+mod profile;
+mod profiles;
 mod progress;
 mod report;
 mod request;
 mod route;
 mod shares;
+mod space;
 mod staging;
 mod steps;
 mod target;
@@ -86,23 +92,26 @@ mod target;
 mod tests;
 mod view;
 mod vmx;
+mod writes;
 
 pub use batch::{
     BatchRequest, BatchState, BatchView, Batches, Gate, GateView, Group, GroupState, GroupView,
     MemberView, OnError, Selection,
 };
-pub use config::{JobsConfig, MoverConfig};
+pub use config::{Admission, JobsConfig, MoverConfig};
 pub use error::{ErrorView, JobError};
 pub use forecast::{Forecast, Limit, Planned, Span};
+pub use hours::{Hours, LimitsView};
 pub use jobs::{Jobs, JobsDeps};
 pub use mover::MOVER_PIECE;
 pub use passkeys::Offer;
 pub use plan::{Next, Plan, Step};
 pub use report::{Measured, Report, ReportStep};
 pub use request::{
-    AdapterNetwork, AdapterRule, Destination, Finish, MacPolicy, MigrationStart, Mode, Networks,
-    RecoveryRequest, SwapPolicy, TargetRef, UuidPolicy,
+    AdapterNetwork, AdapterRule, Destination, Finish, ImageFormat, MacPolicy, MigrationStart, Mode,
+    Networks, RecoveryRequest, SwapPolicy, TargetRef, UuidPolicy,
 };
+pub use space::SpaceView;
 pub use target::{Target, VsphereTarget};
 pub use view::{
     Event, ExportedFile, ExportedVm, FileKind, JobId, JobState, JobView, Obstacle, Outcome, Phase,

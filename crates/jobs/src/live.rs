@@ -4,6 +4,7 @@ use std::time::Instant;
 use rekindle_disk::{Base, ChangeTracker, Disk, DiskId, WriteHold};
 use rekindle_repo::{DiskMap, PointId, PointManifest};
 
+use crate::boot::Boot;
 use crate::env::Env;
 use crate::failure;
 use crate::journal::Record;
@@ -14,6 +15,8 @@ use crate::{JobError, Outcome, Step};
 pub(crate) struct Live {
     point: Option<Arc<Point>>,
     disks: Vec<Arc<Disk>>,
+    /// The boot profile's replay and recording.
+    pub(crate) boot: Option<Boot>,
     /// Whether the mover has read the VM into the cache.
     pub(crate) warmed: bool,
     /// Writes are held while these live.
@@ -59,6 +62,11 @@ impl Live {
         Ok(point)
     }
 
+    /// The recovery point, if it is opened already.
+    pub(crate) fn opened(&self) -> Option<&Arc<Point>> {
+        self.point.as_ref()
+    }
+
     /// The disks, attached to their overlays, in the order of the record.
     pub(crate) async fn disks(
         &mut self,
@@ -85,6 +93,7 @@ impl Live {
 
     /// Lets go of the disks and of all that came with them.
     pub(crate) fn drop_disks(&mut self) {
+        self.boot = None;
         self.trackers.clear();
         self.holds.clear();
         self.disks.clear();

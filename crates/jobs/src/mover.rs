@@ -7,23 +7,30 @@
 
 mod blocks;
 mod copy;
+mod image;
+mod order;
+mod resume;
+mod stored;
 mod verify;
 
-use std::fs::File;
 use std::future::Future;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rekindle_block::BlockIdx;
-use rekindle_cache::Priority;
+use rekindle_cache::{Cache, Priority};
 use rekindle_disk::{ChangeTracker, Disk};
-use rekindle_repo::DiskMap;
+use rekindle_repo::{DiskMap, MapEntry};
 use tokio::task::JoinSet;
 
 use crate::env::Env;
 use crate::progress::{Limiter, Meter};
 use crate::{JobError, Phase, failure};
 pub(crate) use blocks::BlockSet;
+pub(crate) use image::{Image, ImageId};
+use order::Order;
+pub(crate) use resume::Resume;
 
 /// Bytes that are moved at a time: a multiple of every block size.
 pub const MOVER_PIECE: u64 = 4 << 20;
@@ -33,7 +40,8 @@ pub const MOVER_PIECE: u64 = 4 << 20;
 pub(crate) struct Source {
     pub(crate) disk: Arc<Disk>,
     pub(crate) map: DiskMap,
-    pub(crate) file: Arc<File>,
+    pub(crate) image: Arc<Image>,
+    pub(crate) cache: Arc<Cache>,
 }
 
 /// The mover of one job.
@@ -43,6 +51,7 @@ pub(crate) struct Mover<'a> {
     parallel: usize,
     settle_below: u64,
     max_passes: usize,
+    note_every: Duration,
 }
 
 impl<'a> Mover<'a> {
@@ -50,10 +59,11 @@ impl<'a> Mover<'a> {
         let config = &env.config.mover;
         Self {
             meter,
-            limiter: Arc::new(Limiter::new(config.max_bytes_per_second)),
+            limiter: Arc::new(Limiter::new(env.job_limit.clone())),
             parallel: config.parallel.max(1),
             settle_below: config.settle_below_bytes,
             max_passes: config.max_passes,
+            note_every: config.note_every,
         }
     }
 
@@ -63,11 +73,11 @@ impl<'a> Mover<'a> {
         &self,
         sources: &[Source],
         trackers: &[ChangeTracker],
+        mut resume: Resume,
     ) -> Result<(), JobError> {
-        let total = sources.iter().map(|s| s.disk.size().saturating_add(s.disk.written_bytes()));
-        let working = self.meter.begin(Phase::Copy, total.sum());
-        for source in sources {
-            copy::point(self, source).await?;
+        let working = self.meter.begin(Phase::Copy, to_do(sources).await?);
+        for (at, source) in sources.iter().enumerate() {
+            copy::point(self, source, at, &mut resume).await?;
             copy::ranges(self, source, &copy::written(source)).await?;
         }
         drop(working);
@@ -104,8 +114,7 @@ impl<'a> Mover<'a> {
     /// hashes, the rest with the disk. Blocks of the rest that differ are returned, per disk: the
     /// guest must have written to them meanwhile.
     pub(crate) async fn verify(&self, sources: &[Source]) -> Result<Vec<Vec<BlockIdx>>, JobError> {
-        let total = sources.iter().map(|source| source.disk.size()).sum();
-        let _working = self.meter.begin(Phase::Verify, total);
+        let _working = self.meter.begin(Phase::Verify, to_compare(sources).await?);
         let mut suspects = Vec::with_capacity(sources.len());
         for source in sources {
             suspects.push(verify::disk(self, source).await?);
@@ -137,7 +146,8 @@ impl<'a> Mover<'a> {
         Ok(())
     }
 
-    /// Does `work` on every piece of `range`, several at a time. The first error ends it.
+    /// Does `work` on every piece of `range`, several at a time, and shows how many bytes it did. The
+    /// first error ends it.
     async fn each_piece<T, F>(
         &self,
         range: Range<u64>,
@@ -145,7 +155,7 @@ impl<'a> Mover<'a> {
     ) -> Result<Vec<T>, JobError>
     where
         T: Send + 'static,
-        F: Future<Output = Result<T, JobError>> + Send + 'static,
+        F: Future<Output = Result<Done<T>, JobError>> + Send + 'static,
     {
         let mut running = JoinSet::new();
         let mut results = Vec::new();
@@ -157,7 +167,7 @@ impl<'a> Mover<'a> {
             let (limiter, work) = (self.limiter.clone(), work(piece));
             running.spawn(failure::part(async move {
                 limiter.take(bytes).await;
-                work.await.map(|result| (result, bytes))
+                work.await
             }));
         }
         while !running.is_empty() {
@@ -167,14 +177,33 @@ impl<'a> Mover<'a> {
     }
 }
 
+/// What came of a piece.
+struct Done<T> {
+    result: T,
+    /// Bytes of it that took work: no zeros of the recovery point.
+    bytes: u64,
+}
+
 async fn finish_one<T: 'static>(
-    running: &mut JoinSet<Result<(T, u64), JobError>>,
+    running: &mut JoinSet<Result<Done<T>, JobError>>,
     meter: &Meter,
 ) -> Result<Option<T>, JobError> {
     let Some(joined) = running.join_next().await else { return Ok(None) };
-    let (result, bytes) = failure::joined(std::future::ready(joined)).await?;
-    meter.add(bytes);
-    Ok(Some(result))
+    let done = failure::joined(std::future::ready(joined)).await?;
+    meter.add(done.bytes);
+    Ok(Some(done.result))
+}
+
+/// Bytes of disks that take work: what the recovery point stores and what the guest wrote. Zeros take
+/// none, so that what is left is told from what was done.
+async fn to_do(sources: &[Source]) -> Result<u64, JobError> {
+    let mut bytes = 0u64;
+    for source in sources {
+        let written = copy::written(source).into_iter().map(|range| range.end - range.start);
+        bytes =
+            bytes.saturating_add(stored::bytes(&source.map).await?).saturating_add(written.sum());
+    }
+    Ok(bytes)
 }
 
 /// `range`, cut where pieces end.
@@ -186,8 +215,25 @@ fn pieces(range: Range<u64>) -> impl Iterator<Item = Range<u64>> {
     })
 }
 
+/// Bytes of disks that are compared: the same, with what the guest wrote over what is stored once.
+async fn to_compare(sources: &[Source]) -> Result<u64, JobError> {
+    let mut bytes = 0u64;
+    for source in sources {
+        bytes = bytes.saturating_add(stored::bytes(&source.map).await?);
+        for range in copy::written(source) {
+            for idx in indices(source.map.block_size().touched(range)) {
+                if stored::entry(&source.map, idx).await? == MapEntry::Zero {
+                    bytes = bytes.saturating_add(source.map.block_size().bytes());
+                }
+            }
+        }
+    }
+    Ok(bytes)
+}
+
 /// Reads a VM's blocks into the cache's ring, as far as it has room: what is pruned before it is
-/// used was read for nothing.
+/// used was read for nothing. What lies around the guest's first touches goes first. Blocks that are
+/// in the cache, from before a restart perhaps, are not read again.
 pub(crate) async fn warm(
     env: &Env,
     disks: &[Arc<Disk>],
@@ -195,32 +241,47 @@ pub(crate) async fn warm(
     meter: &Meter,
 ) -> Result<(), JobError> {
     let mover = Mover::new(env, meter);
-    let _working = meter.begin(Phase::Warm, maps.iter().map(DiskMap::size).sum());
+    let mut to_do = 0u64;
+    for map in maps {
+        to_do = to_do.saturating_add(stored::bytes(map).await?);
+    }
+    let _working = meter.begin(Phase::Warm, to_do);
     let mut room = env.cache.stats().ring_capacity_now;
-    for (disk, map) in disks.iter().zip(maps) {
-        // A quarter of a piece's worth of checks per turn keeps the room honest.
-        for window in windows(map.size()) {
-            if room == 0 {
-                return Ok(());
-            }
-            let (disk, map) = (disk.clone(), map.clone());
-            let work = move |piece| warm_piece(disk.clone(), map.clone(), piece);
-            let warmed: u64 = mover.each_piece(window, work).await?.into_iter().sum();
+    let mut orders: Vec<Order> = maps.iter().map(|map| Order::new(map.size())).collect();
+    while let Some((at, range)) = next(&mut orders, disks) {
+        if room == 0 {
+            return Ok(());
+        }
+        let (disk, map) = (disks[at].clone(), maps[at].clone());
+        let work = move |piece| warm_piece(disk.clone(), map.clone(), piece);
+        for stored in stored::runs(&maps[at], range).await? {
+            let warmed: u64 = mover.each_piece(stored, &work).await?.into_iter().sum();
             room = room.saturating_sub(warmed);
         }
     }
     Ok(())
 }
 
-/// A disk in windows of 64 pieces.
-fn windows(size: u64) -> impl Iterator<Item = Range<u64>> {
-    let window = MOVER_PIECE * 64;
-    (0..size.div_ceil(window)).map(move |n| n * window..((n + 1) * window).min(size))
+/// What is read next, and of which disk.
+fn next(orders: &mut [Order], disks: &[Arc<Disk>]) -> Option<(usize, Range<u64>)> {
+    for (order, disk) in orders.iter_mut().zip(disks) {
+        let block = disk.block_size().bytes();
+        order.see(disk.touched(order.seen()).into_iter().map(|idx| idx.0 * block));
+    }
+    let hot = |(at, order): (usize, &mut Order)| Some((at, order.hot()?));
+    let rest = |(at, order): (usize, &mut Order)| Some((at, order.rest()?));
+    let found = orders.iter_mut().enumerate().find_map(hot);
+    found.or_else(|| orders.iter_mut().enumerate().find_map(rest))
 }
 
-async fn warm_piece(disk: Arc<Disk>, map: DiskMap, piece: Range<u64>) -> Result<u64, JobError> {
-    let warmed = disk.warm_run(map.block_size().touched(piece), Priority::Scan).await;
-    warmed.map_err(|e| failure::disk("read the recovery point", e))
+async fn warm_piece(
+    disk: Arc<Disk>,
+    map: DiskMap,
+    piece: Range<u64>,
+) -> Result<Done<u64>, JobError> {
+    let warmed = disk.warm_run(map.block_size().touched(piece), Priority::Mover).await;
+    let bytes = warmed.map_err(|e| failure::disk("read the recovery point", e))?;
+    Ok(Done { result: bytes, bytes })
 }
 
 /// Every block of a range of blocks.

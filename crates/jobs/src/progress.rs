@@ -3,6 +3,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use crate::hours::JobLimit;
 use crate::{Phase, Progress};
 
 /// Over how long "of late" reaches back.
@@ -86,30 +87,34 @@ fn per_second(bytes: u64, time: Duration) -> u64 {
 
 /// Holds a flow to so many bytes per second, or not at all.
 pub(crate) struct Limiter {
-    bytes_per_second: u64,
+    limit: JobLimit,
     /// When the bytes taken so far will have been due.
     due: Mutex<Instant>,
 }
 
 impl Limiter {
-    pub(crate) fn new(bytes_per_second: u64) -> Self {
-        Self { bytes_per_second, due: Mutex::new(Instant::now()) }
+    pub(crate) fn new(limit: JobLimit) -> Self {
+        Self { limit, due: Mutex::new(Instant::now()) }
     }
 
     /// Waits until `bytes` more are due.
     pub(crate) async fn take(&self, bytes: u64) {
-        if self.bytes_per_second > 0 {
-            let at = self.due_at(bytes, Instant::now());
+        if let Some(at) = self.due_at(bytes, Instant::now()) {
             tokio::time::sleep_until(at.into()).await;
         }
     }
 
-    fn due_at(&self, bytes: u64, now: Instant) -> Instant {
-        let cost = Duration::from_secs_f64(bytes as f64 / self.bytes_per_second as f64);
+    /// `None` without a limit.
+    fn due_at(&self, bytes: u64, now: Instant) -> Option<Instant> {
+        let bytes_per_second = self.limit.get();
+        if bytes_per_second == 0 {
+            return None;
+        }
+        let cost = Duration::from_secs_f64(bytes as f64 / bytes_per_second as f64);
         let mut due = self.due.lock();
         let at = (*due).max(now);
         *due = at + cost;
-        at
+        Some(at)
     }
 }
 
@@ -134,14 +139,44 @@ mod tests {
         assert!(meter.view().is_none());
     }
 
+    /// Seconds that differ by as much as three to one, in an order that repeats with a seed.
+    #[test]
+    fn after_a_tenth_of_the_work_the_rest_is_known_within_a_tenth() {
+        for seed in 1..100u64 {
+            let meter = Meter::default();
+            let _work = meter.begin(Phase::Copy, 1_000_000);
+            let began = meter.work.lock().unwrap().began;
+            let (mut state, mut seconds, mut told) = (seed, 0, None);
+            while meter.done.load(Ordering::Relaxed) < 1_000_000 {
+                state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                meter.add(500 + (state >> 33) % 1000);
+                seconds += 1;
+                let view = meter.view_at(began + Duration::from_secs(seconds)).unwrap();
+                if view.done_bytes >= 100_000 && told.is_none() {
+                    told = view.eta_seconds.map(|eta| seconds + eta);
+                }
+            }
+            let off = told.unwrap().abs_diff(seconds);
+            assert!(off * 10 <= seconds, "seed {seed}: {told:?} was told, it took {seconds}");
+        }
+    }
+
     #[test]
     fn a_limit_is_kept() {
-        let limiter = Limiter::new(1000);
+        let limit = JobLimit::default();
+        limit.set(1000);
+        let limiter = Limiter::new(limit.clone());
         let now = Instant::now();
-        let dues: Vec<Instant> = (0..5).map(|_| limiter.due_at(500, now)).collect();
+        let dues: Vec<Instant> = (0..5).filter_map(|_| limiter.due_at(500, now)).collect();
         assert_eq!(dues[0], now);
         assert_eq!(dues[4] - now, Duration::from_secs(2));
         let later = now + Duration::from_secs(60);
-        assert_eq!(limiter.due_at(500, later), later, "no credit for idleness");
+        assert_eq!(limiter.due_at(500, later), Some(later), "no credit for idleness");
+        // Another time of day.
+        limit.set(500);
+        assert_eq!(limiter.due_at(500, later), Some(later + Duration::from_millis(500)));
+        assert_eq!(limiter.due_at(500, later), Some(later + Duration::from_millis(1500)));
+        limit.set(0);
+        assert_eq!(limiter.due_at(500, later), None);
     }
 }

@@ -145,8 +145,29 @@ pub enum TargetRef {
 pub enum Destination {
     /// Another datastore of the vSphere target, by name.
     Datastore(String),
-    /// A directory on the appliance: absolute, and absent or empty.
+    /// A directory on the appliance: absolute, and absent or empty. Disks are flat VMDKs there.
     Directory(PathBuf),
+    /// The same, with disks of another kind.
+    Images {
+        /// The directory.
+        directory: PathBuf,
+        /// What its disks are.
+        format: ImageFormat,
+    },
+}
+
+/// What a disk is in a directory that a VM was migrated to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ImageFormat {
+    /// A descriptor and a flat extent, as ESXi has them, with holes.
+    Flat,
+    /// One growing VMDK (monolithicSparse), of less than 2 TiB.
+    Sparse,
+    /// QEMU's, version 3.
+    Qcow2,
+    /// The disk's bytes, with holes.
+    Raw,
 }
 
 /// When the migration of a live recovery starts.
@@ -322,7 +343,9 @@ impl RecoveryRequest {
     pub(crate) fn migrates_by_itself(&self) -> bool {
         let by_default = match self.migrate {
             Some(Destination::Datastore(_)) => MigrationStart::Automatic,
-            Some(Destination::Directory(_)) | None => MigrationStart::Manual,
+            Some(Destination::Directory(_) | Destination::Images { .. }) | None => {
+                MigrationStart::Manual
+            }
         };
         self.migration.unwrap_or(by_default) == MigrationStart::Automatic
     }
@@ -401,13 +424,25 @@ impl Destination {
                     "an export is migrated to a directory; a datastore needs a vsphere target",
                 ))
             }
-            (Self::Directory(_), TargetRef::Vsphere { .. }) => Err(JobError::refused(
-                "destination_unreachable",
-                "a VM on vSphere is migrated to a datastore; a directory needs an export target",
-            )),
-            (Self::Directory(path), TargetRef::Export { .. } | TargetRef::Nowhere {}) => {
-                directory(path)
+            (Self::Directory(_) | Self::Images { .. }, TargetRef::Vsphere { .. }) => {
+                Err(JobError::refused(
+                    "destination_unreachable",
+                    "a VM on vSphere is migrated to a datastore; a directory needs an export target",
+                ))
             }
+            (
+                Self::Directory(path) | Self::Images { directory: path, .. },
+                TargetRef::Export { .. } | TargetRef::Nowhere {},
+            ) => directory(path),
+        }
+    }
+
+    /// The directory, and what disks are there; `None` for a datastore.
+    pub(crate) fn directory(&self) -> Option<(&PathBuf, ImageFormat)> {
+        match self {
+            Self::Datastore(_) => None,
+            Self::Directory(path) => Some((path, ImageFormat::Flat)),
+            Self::Images { directory, format } => Some((directory, *format)),
         }
     }
 }

@@ -33,10 +33,10 @@ impl RecoveryRequest {
                 &[Step::Warm, Step::Consolidate, Step::Relocate, Step::Depart]
             }
             // Nobody writes to what is not served.
-            (Destination::Directory(_), Mode::FullRestore, _) => {
+            (Destination::Directory(_) | Destination::Images { .. }, Mode::FullRestore, _) => {
                 &[Step::Copy, Step::Verify, Step::Settle, Step::Publish]
             }
-            (Destination::Directory(_), _, _) => {
+            (Destination::Directory(_) | Destination::Images { .. }, _, _) => {
                 &[Step::Copy, Step::Verify, Step::Freeze, Step::Settle, Step::Publish]
             }
         }

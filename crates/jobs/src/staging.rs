@@ -3,14 +3,37 @@ use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use crate::steps::export::{remove_dir, sync_parent};
 use crate::steps::files::SmallFile;
 use crate::{JobError, JobId};
+
+/// The file that tells how far a copy is.
+const COPIED: &str = ".copied";
+
+/// How far a copy is: for each disk, up to which byte the recovery point is in it, durably.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Copied(Vec<u64>);
+
+impl Copied {
+    pub(crate) fn of(&self, disk: usize) -> u64 {
+        self.0.get(disk).copied().unwrap_or(0)
+    }
+
+    pub(crate) fn reached(&mut self, disk: usize, bytes: u64) {
+        if self.0.len() <= disk {
+            self.0.resize(disk + 1, 0);
+        }
+        self.0[disk] = bytes;
+    }
+}
 
 /// Where a migration writes, before what it wrote gets its name.
 ///
 /// ```text
 /// <parent>/.<name>.rekindle-<job>/   while it is written and verified
+///          .copied                   how far it is, for a restart; gone before the rename
 /// <parent>/<name>/                   after one rename; absent or empty before
 /// ```
 #[derive(Clone, Debug)]
@@ -32,17 +55,56 @@ impl Staging {
         &self.directory
     }
 
-    /// An empty directory to write to, whatever an earlier try left.
-    pub(crate) fn make_afresh(&self) -> Result<(), JobError> {
+    /// The directory to write to: with what an earlier try of this copy made durable, else empty.
+    pub(crate) fn make(&self) -> Result<Copied, JobError> {
         check_vacant(&self.directory)?;
+        if let Some(copied) = self.copied() {
+            return Ok(copied);
+        }
+        self.make_afresh().map(|()| Copied::default())
+    }
+
+    /// What is durable of an earlier try; `None` if that is not known.
+    fn copied(&self) -> Option<Copied> {
+        serde_json::from_slice(&std::fs::read(self.hidden.join(COPIED)).ok()?).ok()
+    }
+
+    /// Remembers how far the copy is. What it says must be durable already.
+    ///
+    /// 1. write and sync a new file     crash here: what the old one says holds still
+    /// 2. rename it over the old one    crash here: either holds
+    pub(crate) fn note(&self, copied: &Copied) -> Result<(), JobError> {
+        let path = self.hidden.join(COPIED);
+        let failed = |e| JobError::io(format!("write {}", path.display()), e);
+        let bytes = serde_json::to_vec(copied).map_err(|e| failed(e.into()))?;
+        let new = SmallFile { name: format!("{COPIED}.new"), bytes, mode: 0o600 };
+        self.write(&new)?;
+        std::fs::rename(self.hidden.join(&new.name), &path).map_err(failed)
+    }
+
+    /// Removes what [`Staging::note`] wrote: the copy is whole.
+    pub(crate) fn forget(&self) -> Result<(), JobError> {
+        for name in [COPIED.to_owned(), format!("{COPIED}.new")] {
+            match std::fs::remove_file(self.hidden.join(&name)) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(JobError::io(format!("remove {name}"), e));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// An empty directory, whatever an earlier try left.
+    fn make_afresh(&self) -> Result<(), JobError> {
         remove_dir(&self.hidden)?;
         let made = DirBuilder::new().mode(0o700).create(&self.hidden);
         made.map_err(|e| JobError::io(format!("make {}", self.hidden.display()), e))?;
         sync_parent(&self.hidden)
     }
 
-    /// The file of a disk: read and write, `size` bytes, holes where nothing was written.
-    pub(crate) fn open(&self, name: &str, size: u64) -> Result<File, JobError> {
+    /// The file of a disk: read and write, empty if it is new.
+    pub(crate) fn open(&self, name: &str) -> Result<File, JobError> {
         let path = self.hidden.join(name);
         let file = OpenOptions::new()
             .read(true)
@@ -50,8 +112,7 @@ impl Staging {
             .create(true)
             .truncate(false)
             .mode(0o600)
-            .open(&path)
-            .and_then(|file| file.set_len(size).map(|()| file));
+            .open(&path);
         file.map_err(|e| JobError::io(format!("open {}", path.display()), e))
     }
 
@@ -169,11 +230,31 @@ mod tests {
     }
 
     #[test]
+    fn what_is_durable_of_a_copy_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let staging = Staging::new(&dir.path().join("vm"), &id());
+        let mut copied = staging.make().unwrap();
+        std::fs::write(staging.hidden.join("disk"), b"x").unwrap();
+        copied.reached(1, 7);
+        assert_eq!((copied.of(0), copied.of(1), copied.of(2)), (0, 7, 0));
+        staging.note(&copied).unwrap();
+        assert_eq!(staging.make().unwrap(), copied);
+        assert!(staging.hidden.join("disk").exists());
+        std::fs::write(staging.hidden.join(COPIED), b"[1").unwrap();
+        assert_eq!(staging.make().unwrap(), Copied::default(), "nobody knows");
+        assert!(!staging.hidden.join("disk").exists());
+        staging.note(&copied).unwrap();
+        staging.forget().unwrap();
+        staging.forget().unwrap();
+        assert_eq!(std::fs::read_dir(&staging.hidden).unwrap().count(), 0);
+    }
+
+    #[test]
     fn publishing_may_be_repeated_but_replaces_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let staging = Staging::new(&dir.path().join("vm"), &id());
         assert_eq!(staging.publish().unwrap_err().code(), "copy_lost");
-        staging.make_afresh().unwrap();
+        assert_eq!(staging.make().unwrap(), Copied::default());
         let small = SmallFile { name: "a".into(), bytes: b"1".to_vec(), mode: 0o600 };
         staging.write(&small).unwrap();
         std::fs::create_dir_all(dir.path().join("vm")).unwrap();

@@ -10,15 +10,16 @@ mod thaw;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use parking_lot::Mutex;
 
 use crate::admission::{Turn, Verdict};
 use crate::env::Env;
 use crate::failure;
-use crate::journal::Record;
+use crate::journal::{Record, unavailable};
 use crate::live::{Live, disk_id};
 use crate::progress::Meter;
-use crate::{JobError, Outcome, Step};
+use crate::{JobError, Mode, Outcome, Step};
 
 /// How often a queued job looks whether space came free by itself.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
@@ -144,6 +145,7 @@ impl Work<'_> {
     }
 
     async fn discard_overlays(&mut self) -> Result<(), JobError> {
+        self.note_writes().await;
         let (disks, mine) = (self.env.disks.clone(), self.record.disks.clone());
         failure::blocking(move || {
             for disk in mine {
@@ -157,6 +159,23 @@ impl Work<'_> {
         self.live.drop_disks();
         self.env.overlays.forget(&self.record.id);
         Ok(())
+    }
+
+    /// Remembers how fast the guest wrote, for the admission of the VM's next recovery. It is no reason
+    /// to keep an overlay: what does not work is left out.
+    async fn note_writes(&mut self) {
+        let runs = matches!(self.record.request.mode, Mode::LiveRecovery | Mode::LiveMount);
+        let since = self.record.serving_since.filter(|_| runs);
+        let (Some(point), Some(since)) = (self.live.opened(), since) else {
+            return;
+        };
+        let (env, vm) = (self.env.clone(), point.manifest.vm.id.clone());
+        let bytes = env.overlays.used(&self.record.id);
+        let ran = Duration::try_from(Timestamp::now().duration_since(since)).unwrap_or_default();
+        let note = move || env.writes.note(&vm, bytes, ran).map_err(unavailable);
+        if let Err(error) = failure::blocking(note).await {
+            tracing::warn!("does not remember how fast the guest wrote: {error}");
+        }
     }
 
     /// Whether the VM is where it stays, so that nothing of it may be touched.

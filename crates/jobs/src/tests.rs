@@ -1,6 +1,8 @@
 //! Jobs on real repositories, disks, caches and exports in a directory of their own.
 
 mod batches;
+mod beside;
+mod boot;
 mod crashes;
 mod ends;
 mod hosts;
@@ -9,6 +11,7 @@ mod limits;
 mod migration;
 mod rate;
 mod rewriting;
+mod scale;
 mod world;
 
 use std::sync::Arc;

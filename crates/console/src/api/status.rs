@@ -2,6 +2,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use axum::{Extension, Json, extract::State, http::StatusCode};
 use rekindle_cache::CacheStats;
+use rekindle_jobs::{LimitsView, SpaceView};
 use rekindle_nfs::ExportView;
 use serde::Serialize;
 
@@ -45,6 +46,7 @@ pub(crate) async fn exports(
 pub(crate) struct CacheView {
     cache: CacheStats,
     overlay: OverlayView,
+    mover: LimitsView,
     up_seconds: u64,
 }
 
@@ -52,6 +54,8 @@ pub(crate) struct CacheView {
 pub(crate) struct OverlayView {
     total_bytes: u64,
     free_bytes: u64,
+    #[serde(flatten)]
+    space: SpaceView,
 }
 
 /// `GET /api/v1/cache`
@@ -61,8 +65,13 @@ pub(crate) async fn cache(State(console): State<Arc<Console>>) -> Result<Json<Ca
     let (cache, space) =
         tokio::task::spawn_blocking(read).await.map_err(|e| Problem::internal(&e))?;
     let space = space.map_err(|e| Problem::internal(&e))?;
-    let overlay = OverlayView { total_bytes: space.total, free_bytes: space.free };
-    Ok(Json(CacheView { cache, overlay, up_seconds: console.started.elapsed().as_secs() }))
+    let overlay = OverlayView {
+        total_bytes: space.total,
+        free_bytes: space.free,
+        space: console.jobs.space(),
+    };
+    let (mover, up_seconds) = (console.jobs.limits(), console.started.elapsed().as_secs());
+    Ok(Json(CacheView { cache, overlay, mover, up_seconds }))
 }
 
 #[derive(Serialize)]

@@ -32,7 +32,7 @@ const fn histogram(name: &'static str, labels: &'static str, help: &'static str)
     Metric { name, kind: Kind::Histogram, labels, help }
 }
 
-pub(super) const METRICS: [Metric; 68] = [
+pub(super) const METRICS: [Metric; 78] = [
     gauge("build_info", "version", "1, with the version as a label"),
     gauge("up_seconds", "", "seconds since the start"),
     gauge("jobs", "state", "jobs by state; stuck ones want a person"),
@@ -44,6 +44,17 @@ pub(super) const METRICS: [Metric; 68] = [
     gauge("mover_done_bytes", "job,vm", "bytes that the mover has dealt with in this phase"),
     gauge("mover_to_do_bytes", "job,vm", "bytes that it has to deal with in all"),
     gauge("mover_bytes_per_second", "job,vm", "its rate of late"),
+    gauge(
+        "mover_limit_bytes_per_second",
+        "",
+        "what all that is no guest's may read of repositories now; 0 without a limit",
+    ),
+    gauge("mover_job_limit_bytes_per_second", "", "what each job's mover may; 0 without a limit"),
+    gauge(
+        "mover_guest_read_p95_ms",
+        "",
+        "what 19 of 20 guests' reads may take before the mover makes way",
+    ),
     histogram(
         "vm_read_seconds",
         "job,vm",
@@ -51,6 +62,17 @@ pub(super) const METRICS: [Metric; 68] = [
     ),
     histogram("vm_write_seconds", "job,vm", "how long durable WRITEs of a VM's disks took"),
     gauge("overlay_free_bytes", "", "free space for guests' writes"),
+    gauge("overlay_left_bytes", "", "the same with what the cache's ring gives back there"),
+    gauge("overlay_ring_bytes", "", "what the ring would give back"),
+    gauge("overlay_written_bytes", "", "what guests' writes take"),
+    gauge("overlay_written_bytes_per_second", "", "by how much that grew of late"),
+    gauge("overlay_seconds_until_full", "", "when nothing is left if it grows on; absent if not"),
+    gauge("overlay_reserved_bytes", "", "what running jobs have reserved and not written yet"),
+    gauge(
+        "overlay_alarm_percent",
+        "",
+        "20, 10 or 5 while less than that is left of what guests' writes take and may take; else 0",
+    ),
     gauge("overlay_total_bytes", "", "size of the file system that holds them"),
     counter("journal_batches", "", "batches of guests' writes, each with a sync"),
     counter("journal_writes", "", "writes in them"),
@@ -174,6 +196,7 @@ mod tests {
 
     use rekindle_cache::CacheStats;
     use rekindle_disk::JournalStats;
+    use rekindle_jobs::SpaceView;
     use rekindle_nfs::ServerStats;
     use rekindle_repo::S3Stats;
 
@@ -186,6 +209,8 @@ mod tests {
         scrape.view("journal", &[], &JournalStats::default()).unwrap();
         scrape.view("nfs", &[], &ServerStats::default()).unwrap();
         scrape.view("repository", &[], &S3Stats::default()).unwrap();
+        let space = SpaceView { seconds_until_full: Some(1), ..SpaceView::default() };
+        scrape.view("overlay", &[], &space).unwrap();
         let known: BTreeSet<_> = METRICS.iter().map(|metric| metric.name).collect();
         let missing: Vec<_> = scrape.names().filter(|name| !known.contains(name)).collect();
         assert!(missing.is_empty(), "{missing:?}");

@@ -195,12 +195,15 @@ function finish(job, how) {
     return;
   }
   const exported = job.request.target.kind === "export";
-  const known = job.request.migrate ? Object.values(job.request.migrate)[0] : "";
+  const asked = job.request.migrate ?? {};
+  const known = asked.images?.directory ?? asked.directory ?? asked.datastore ?? "";
+  const formats = [["flat", "Flat VMDKs, as ESXi has them"], ["sparse", "Growing VMDKs"], ["qcow2", "qcow2"], ["raw", "Raw"]];
+  const format = { name: "format", label: "Disks there are", value: asked.images?.format ?? "flat", options: formats };
   confirm({
     title: `Migrate ${job.name}?`, yes: "Migrate", danger: false,
     text: "The whole VM, with what its guest wrote, is moved and checked; then its export ends.",
-    fields: [{ name: "to", label: exported ? "Directory on the appliance" : "Datastore", value: known, placeholder: exported ? "/srv/vms/name" : "" }, ...whyFields()],
-    act: ({ to, ...why }) => api.finish(job.id, "migrate", to && (exported ? { directory: to } : { datastore: to }), why).then(refresh),
+    fields: [{ name: "to", label: exported ? "Directory on the appliance" : "Datastore", value: known, placeholder: exported ? "/srv/vms/name" : "" }, ...(exported ? [format] : []), ...whyFields()],
+    act: ({ to, format: kind, ...why }) => api.finish(job.id, "migrate", to && (exported ? { images: { directory: to, format: kind } } : { datastore: to }), why).then(refresh),
   });
 }
 

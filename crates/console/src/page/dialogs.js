@@ -46,7 +46,7 @@ export async function openRecover(point, clients, started) {
 
 // What is known before the button: room for what the guest will write, and what must be read from afar.
 function forecast(point, { overlay, cache }) {
-  const free = overlay.free_bytes;
+  const free = overlay.left_bytes - overlay.reserved_bytes;
   const room = free > AMPLE * point.size_bytes ? "plenty of room" : free > point.size_bytes ? "room for all of its disks" : "less room than its disks take: watch it";
   const warm = cache.ring_bytes > 0 ? "What the cache has is served at once" : "The cache is empty, so first reads come from the repository";
   return `${bytes(free)} free for what the guest writes, ${room}. ${warm}. Nothing is copied before it starts.`;

@@ -1,9 +1,6 @@
 // Is anything burning: what needs a person first, then what goes on.
-import { h, bytes, count, facts } from "./dom.js";
+import { h, bytes, count, duration, facts } from "./dom.js";
 import { isFinal, stateChip, words } from "./jobs.js";
-
-// Percent of the space for guests' writes below which it is said, and how loudly.
-const LOW = [[5, "bad"], [10, "bad"], [20, "warn"]];
 
 export function overviewView({ jobs, exports, cache, points }) {
   const going = jobs.filter((job) => !isFinal(job));
@@ -20,7 +17,7 @@ export function overviewView({ jobs, exports, cache, points }) {
         ["Running now", count(going.length)],
         ["VMs served", count(going.filter((job) => ["serving", "migrating"].includes(job.state)).length)],
         ["Exports in use", count(exports.exports.filter((one) => one.mounted_by.length > 0).length)],
-        ["Free for guests' writes", `${bytes(overlay.free_bytes)} of ${bytes(overlay.total_bytes)}`],
+        ["Free for guests' writes", `${bytes(overlay.left_bytes)} of ${bytes(overlay.total_bytes)}`],
         ["Answered from the cache", hits],
         ["VMs with recovery points", points ? count(new Set(points.points.map((point) => `${point.repository} ${point.vm.id}`)).size) : "–"],
       ], true)),
@@ -40,10 +37,8 @@ function burning({ jobs, exports, cache, points }) {
     else if (job.error && !isFinal(job)) found.push({ text: `${job.name} (${words(job.state)}): ${job.error.message}`, to: "#jobs" });
     else if (job.state === "failed" && recent(job.finished_at)) found.push({ text: `${job.name} failed: ${job.error?.message ?? ""}`, to: "#jobs" });
   }
-  const { total_bytes: total, free_bytes: free } = cache.overlay;
-  const left = total > 0 ? (100 * free) / total : 100;
-  const low = LOW.find(([percent]) => left < percent);
-  if (low) found.push({ text: `Only ${left.toFixed(1)} % is left for guests' writes (${bytes(free)})`, to: "#cache" });
+  const { left_bytes: left, alarm_percent: low, seconds_until_full: full } = cache.overlay;
+  if (low > 0) found.push({ text: `Less than ${low} % is left for guests' writes (${bytes(left)}${full === undefined ? "" : `, full in ${duration(full)} if they go on so`})`, to: "#cache" });
   for (const one of exports.exports) if (one.held_reads > 0) found.push({ text: `${count(one.held_reads)} reads of ${one.path} wait for a repository`, to: "#exports" });
   for (const problem of points?.problems ?? []) found.push({ text: `Repository ${problem.repository}: ${problem.detail}`, to: "#places" });
   return found;

@@ -133,6 +133,21 @@ function counters(values, prefix = "") {
   });
 }
 
+// What guests may still write, and how long that lasts.
+function spaceOf(overlay) {
+  const full = overlay.seconds_until_full;
+  return [
+    ["Left", bytes(overlay.left_bytes)],
+    ["Of these, the ring gives back", bytes(overlay.ring_bytes)],
+    ["Of these, running recoveries reserved", bytes(overlay.reserved_bytes)],
+    ["Written", `${bytes(overlay.written_bytes)}, ${bytes(overlay.written_bytes_per_second)} per second of late`],
+    ["Full", full === undefined ? "not as it goes" : `in ${duration(full)} if it goes on so`],
+    ["File system", `${bytes(overlay.free_bytes)} free of ${bytes(overlay.total_bytes)}`],
+  ];
+}
+
+const rate = (limit) => (limit > 0 ? `at most ${bytes(limit)} per second` : "as fast as it can");
+
 const words = (name) => name.replaceAll("_", " ");
 
 export function cacheView(listing) {
@@ -147,7 +162,14 @@ export function cacheView(listing) {
       h("p", { class: "muted" }, `The ring holds ${bytes(ring)} of the ${bytes(capacity)} that it may take now. Deleting it loses speed and nothing else.`),
       h("progress", { max: 100, value: used, "aria-label": "How full the ring is" })),
     h("div", { class: "card", "data-key": "overlay" }, h("h2", {}, "Space for guests' writes"),
-      facts([["Free", bytes(listing.overlay.free_bytes)], ["File system", bytes(listing.overlay.total_bytes)]])),
+      facts(spaceOf(listing.overlay))),
+    h("div", { class: "card", "data-key": "mover" }, h("h2", {}, "The mover"),
+      facts([
+        ["All recoveries together", rate(listing.mover.limit_bytes_per_second)],
+        ["Each recovery", rate(listing.mover.job_limit_bytes_per_second)],
+        ["Makes way when guests wait longer than", `${count(listing.mover.guest_read_p95_ms)} ms`],
+        ["Guests waited of late, 19 times of 20", `at most ${(cache.guest_wait_p95_micros / 1000).toFixed(1)} ms`],
+      ])),
     h("div", { class: "card", "data-key": "counters" }, h("h2", {}, "Counters since start"),
       facts([...counters(rest), ["up", duration(listing.up_seconds)]])),
   ];

@@ -54,6 +54,7 @@ impl Disk {
             at = end;
         }
         self.ahead.passed(&self.base, &range);
+        self.recorder.touch(|| self.base.block_size().touched(range));
         Some(Ok(out))
     }
 
@@ -72,6 +73,7 @@ impl Disk {
         self.check(&range)?;
         if priority == Priority::Guest {
             self.ahead.waits(&self.base, &range);
+            self.recorder.touch(|| self.base.block_size().touched(range.clone()));
         }
         let parts = stream::iter(self.parts(range)).map(|part| self.read_part(part, priority));
         let join = |mut out: Segments, part: Segments| async {

@@ -86,6 +86,7 @@ impl Disk {
         if covered || self.overlay.owner(grain) != Owner::Base {
             return Ok(None);
         }
+        self.recorder.touch(|| self.base.block_size().touched(whole.clone()));
         let mut segments = Segments::new();
         if !self.base.try_read(whole.clone(), &mut segments) {
             segments = self.base.read_part(whole, Priority::Guest).await?;

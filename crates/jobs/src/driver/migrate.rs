@@ -26,7 +26,7 @@ impl Driver {
         to.validate(&self.record.request.target)?;
         match &to {
             Destination::Datastore(name) => self.check_datastore(name).await?,
-            Destination::Directory(path) => {
+            Destination::Directory(path) | Destination::Images { directory: path, .. } => {
                 let (path, own) = (path.clone(), self.env.config.own_dirs.clone());
                 failure::blocking(move || check_directory(&path, &own)).await?;
             }

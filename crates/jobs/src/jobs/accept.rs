@@ -7,7 +7,6 @@ use rekindle_nfs::ClientNet;
 use rekindle_repo::PointManifest;
 
 use super::Jobs;
-use crate::admission::reserve;
 use crate::journal::{Accepted, DiskRecord, HostMount, Place, Record};
 use crate::staging::check_directory;
 use crate::steps::{files, turn};
@@ -194,36 +193,13 @@ impl Jobs {
             let message = format!("the recovery point has no disk {missing}");
             return Err(JobError::refused("unknown_disk", message));
         }
-        if let Some(Destination::Directory(path)) = &request.migrate {
+        if let Some((path, _)) = request.migrate.as_ref().and_then(Destination::directory) {
             let (path, own) = (path.clone(), self.env.config.own_dirs.clone());
             failure::blocking(move || check_directory(&path, &own)).await?;
         }
-        self.check_space(self.reserve(request, &point))?;
+        self.check_space(self.reserve(request, &repository, &point)?)?;
         let (clients, mount) = self.check_target(request).await?;
         Ok(Checked { repository, point, clients, mount })
-    }
-
-    /// Bytes that the guest may write. Of a VM that does not run none.
-    fn reserve(&self, request: &RecoveryRequest, point: &PointManifest) -> u64 {
-        let chosen = point.disks.iter().filter(|disk| is_chosen(request, &disk.key));
-        let bytes = chosen.fold(0u64, |sum, disk| sum.saturating_add(disk.size_bytes));
-        match request.mode {
-            Mode::FullRestore => 0,
-            Mode::LiveRecovery | Mode::LiveMount | Mode::DiskOnly => {
-                reserve(bytes, &self.env.config)
-            }
-        }
-    }
-
-    /// What the job would wait for if it were accepted now.
-    pub(super) fn would_wait(
-        &self,
-        request: &RecoveryRequest,
-        point: &PointManifest,
-    ) -> Result<Option<String>, JobError> {
-        let used = |job: &JobId| self.env.overlays.used(job);
-        let (need, most) = (self.reserve(request, point), self.env.config.max_active);
-        Ok(self.env.gate.would_wait(need, self.env.free()?, used, most))
     }
 
     fn check_space(&self, need: u64) -> Result<(), JobError> {
@@ -246,7 +222,7 @@ impl Jobs {
         let link = self.env.link(name)?;
         let migrate = match &request.migrate {
             Some(Destination::Datastore(datastore)) => Some(datastore.as_str()),
-            Some(Destination::Directory(_)) | None => None,
+            Some(Destination::Directory(_) | Destination::Images { .. }) | None => None,
         };
         let needs = Needs { migrate, datastores: request.datastores() };
         let facts = link.check(host.as_deref(), &needs).await?;
@@ -265,6 +241,7 @@ impl Jobs {
         let place = self.place(&id, &name, checked.mount, &others);
         let plan = request.plan();
         let planned = self.planned(&request, &checked.repository, &checked.point);
+        let reserve = self.reserve(&request, &checked.repository, &checked.point)?;
         let record = Record::new(Accepted {
             vm: checked.point.vm.name.clone(),
             point: checked.point.id.to_string(),
@@ -273,7 +250,7 @@ impl Jobs {
             nvram: checked.point.nvram.is_some() && request.mode != Mode::DiskOnly,
             clients: checked.clients,
             planned: Some(planned),
-            reserve: self.reserve(&request, &checked.point),
+            reserve,
             created_at: now,
             expires_at: self.expires_at(&request, now)?,
             id,

@@ -19,7 +19,9 @@ impl Jobs {
                 self.probe(&checked.repository, &checked.point).await?;
             forecast = subject.forecast(&earlier);
         }
-        forecast.waits_for = self.would_wait(request, &checked.point)?;
+        let reserve = self.reserve(request, &checked.repository, &checked.point)?;
+        forecast.reserve_bytes = reserve;
+        forecast.waits_for = self.would_wait(reserve)?;
         Ok(forecast)
     }
 
@@ -45,7 +47,7 @@ impl Jobs {
             vm: &point.vm.name,
             point: point.id.as_str(),
             size_bytes: chosen.fold(0, |sum, disk| sum.saturating_add(disk.size_bytes)),
-            max_bytes_per_second: self.env.config.mover.max_bytes_per_second,
+            max_bytes_per_second: self.env.job_limit.get(),
             probed_bytes_per_second: None,
         }
     }

@@ -1,61 +1,40 @@
-use std::fs::File;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 
 use bytes::Bytes;
-use nix::fcntl::{FallocateFlags, fallocate};
-use rekindle_block::{BlockIdx, is_zero};
+use rekindle_block::{Block, is_zero};
 use rekindle_cache::Priority;
 use rekindle_disk::Segments;
-use rekindle_repo::{DiskMap, MapEntry};
+use rekindle_repo::{BlockRef, MapEntry, RepoError};
 
-use super::{MOVER_PIECE, Mover, Source, indices, pieces};
+use super::stored::{self, entry};
+use super::{Done, Image, MOVER_PIECE, Mover, Resume, Source, indices};
 use crate::{JobError, failure};
 
 /// Bytes that are looked through at most before they are copied.
 const RUN: u64 = 64 * MOVER_PIECE;
 
-/// Writes the recovery point's blocks. Zero blocks stay holes.
-pub(super) async fn point(mover: &Mover<'_>, source: &Source) -> Result<(), JobError> {
-    let (copied, map) = (source.clone(), source.map.clone());
+/// Writes the recovery point's blocks, from where an earlier try came to. Zero blocks stay holes.
+pub(super) async fn point(
+    mover: &Mover<'_>,
+    source: &Source,
+    disk: usize,
+    resume: &mut Resume,
+) -> Result<(), JobError> {
+    let copied = source.clone();
     let work = move |piece| copy_point(copied.clone(), piece);
-    let mut run: Option<Range<u64>> = None;
-    // Pieces that are all zero are skipped without a task, so that an empty disk of 62 TiB costs
-    // seconds; the others are gathered into runs.
-    for piece in pieces(0..map.size()) {
-        let zero = all_zero(&map, piece.clone()).await?;
-        if zero {
-            mover.meter.add(piece.end - piece.start);
-        } else {
-            run = Some(run.map_or(piece.start, |run| run.start)..piece.end);
+    let mut at = resume.from(disk);
+    while at < source.map.size() {
+        let end = (at + RUN).min(source.map.size());
+        for stored in stored::runs(&source.map, at..end).await? {
+            mover.each_piece(stored, &work).await?;
         }
-        if let Some(full) = run.take_if(|run| zero || run.end - run.start >= RUN) {
-            mover.each_piece(full, &work).await?;
-        }
+        at = end;
+        resume.reached(source, disk, at, mover.note_every).await?;
     }
-    match run {
-        Some(run) => mover.each_piece(run, &work).await.map(drop),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
-async fn all_zero(map: &DiskMap, piece: Range<u64>) -> Result<bool, JobError> {
-    for idx in indices(map.block_size().touched(piece)) {
-        if entry(map, idx).await? != MapEntry::Zero {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
-pub(super) async fn entry(map: &DiskMap, idx: BlockIdx) -> Result<MapEntry, JobError> {
-    if let Some(entry) = map.try_entry(idx) {
-        return Ok(entry);
-    }
-    map.entry(idx).await.map_err(|e| failure::repo("read the disk's map", e))
-}
-
-async fn copy_point(source: Source, piece: Range<u64>) -> Result<(), JobError> {
+async fn copy_point(source: Source, piece: Range<u64>) -> Result<Done<()>, JobError> {
     let size = source.map.block_size();
     let mut wanted = Vec::new();
     for idx in indices(size.touched(piece)) {
@@ -65,18 +44,38 @@ async fn copy_point(source: Source, piece: Range<u64>) -> Result<(), JobError> {
     }
     let run = source.map.run(wanted.iter().map(|(_, block)| *block).collect());
     let mut blocks: Vec<(u64, Bytes)> = Vec::with_capacity(wanted.len());
-    for (number, (idx, _)) in wanted.iter().enumerate() {
-        let read = run.block(number).await;
-        let read = read.map_err(|e| failure::repo("read the recovery point", e))?;
-        blocks.push((idx.0 * size.bytes(), read.bytes().clone()));
+    for (number, (idx, block)) in wanted.iter().enumerate() {
+        let read = read_block(&source, block, run.block(number)).await?;
+        blocks.push((idx.0 * size.bytes(), read));
     }
+    let bytes = blocks.iter().map(|(_, bytes)| bytes.len() as u64).sum();
     failure::blocking(move || {
         let mut blocks = blocks.iter();
-        blocks
-            .try_for_each(|(at, bytes)| source.file.write_all_at(bytes, *at))
-            .map_err(write_failed)
+        blocks.try_for_each(|(at, bytes)| source.image.write(bytes, *at)).map_err(write_failed)
     })
-    .await
+    .await?;
+    Ok(Done { result: (), bytes })
+}
+
+/// A block of the recovery point, in the mover's turn. What the cache has is not read again; what it
+/// has not is not kept, since the copy has it soon.
+async fn read_block(
+    source: &Source,
+    block: &BlockRef,
+    reading: impl Future<Output = Result<Block, RepoError>>,
+) -> Result<Bytes, JobError> {
+    let (hash, len) = (block.hash(), block.plain_len());
+    if source.cache.has(&hash) {
+        let (map, wanted) = (source.map.clone(), *block);
+        let fetch = async move { map.read_block(&wanted).await };
+        // Fails only if the cache dropped it meanwhile: then it is asked for below.
+        if let Ok(known) = source.cache.get(&hash, len, Priority::Mover, fetch).await {
+            return Ok(known.bytes().clone());
+        }
+    }
+    let read = source.cache.pass(len, Priority::Mover, reading).await;
+    let read = read.map_err(|e| failure::repo("read the recovery point", e))?;
+    Ok(read.bytes().clone())
 }
 
 /// What the guest wrote, in order, in ranges that do not touch.
@@ -109,46 +108,38 @@ pub(super) async fn ranges(
     Ok(())
 }
 
-async fn copy_merged(source: Source, piece: Range<u64>) -> Result<(), JobError> {
-    let start = piece.start;
+async fn copy_merged(source: Source, piece: Range<u64>) -> Result<Done<()>, JobError> {
+    let (start, bytes) = (piece.start, piece.end - piece.start);
     let merged = read_merged(&source, piece).await?;
-    failure::blocking(move || write_merged(&source.file, start, &merged)).await
+    failure::blocking(move || write_merged(&source.image, start, &merged)).await?;
+    Ok(Done { result: (), bytes })
 }
 
 /// Bytes as the guest sees them.
 pub(super) async fn read_merged(source: &Source, piece: Range<u64>) -> Result<Segments, JobError> {
-    let read = source.disk.read(piece, Priority::Scan).await;
+    let read = source.disk.read(piece, Priority::Mover).await;
     read.map_err(|e| failure::disk("read the disk", e))
 }
 
-fn write_merged(file: &File, start: u64, merged: &Segments) -> Result<(), JobError> {
+fn write_merged(image: &Image, start: u64, merged: &Segments) -> Result<(), JobError> {
     let mut at = start;
     for bytes in merged {
-        if is_zero(bytes) {
-            punch(file, at, bytes)?;
-        } else {
-            file.write_all_at(bytes, at).map_err(write_failed)?;
-        }
-        at += bytes.len() as u64;
+        let end = at + bytes.len() as u64;
+        // Zeros lie over whatever an earlier pass wrote.
+        let written = match is_zero(bytes) {
+            true => image.zero(at..end),
+            false => image.write(bytes, at),
+        };
+        written.map_err(write_failed)?;
+        at = end;
     }
     Ok(())
 }
 
-/// Zeros as a hole, over whatever an earlier pass wrote; as bytes where there are no holes.
-fn punch(file: &File, at: u64, zeros: &Bytes) -> Result<(), JobError> {
-    let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-    let (start, len) = (i64::try_from(at), i64::try_from(zeros.len()));
-    let punched = match (start, len) {
-        (Ok(start), Ok(len)) if len > 0 => fallocate(file, flags, start, len).is_ok(),
-        _ => false,
-    };
-    if punched { Ok(()) } else { file.write_all_at(zeros, at).map_err(write_failed) }
-}
-
 /// Makes a copy durable.
 pub(super) async fn sync(source: &Source) -> Result<(), JobError> {
-    let file = source.file.clone();
-    failure::blocking(move || file.sync_data().map_err(|e| JobError::io("sync the destination", e)))
+    let image = source.image.clone();
+    failure::blocking(move || image.sync().map_err(|e| JobError::io("sync the destination", e)))
         .await
 }
 

@@ -1,15 +1,10 @@
-use std::fs::File;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 
-use nix::errno::Errno;
-use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
-use nix::unistd::{Whence, lseek};
 use rekindle_block::{Block, BlockHash, BlockIdx, BlockSize, is_zero};
 use rekindle_disk::Segments;
 use rekindle_repo::MapEntry;
 
-use super::{BlockSet, Mover, Source, copy, indices};
+use super::{BlockSet, Done, Mover, Source, copy, indices, stored};
 use crate::{JobError, failure};
 
 /// What a block of a copy must be.
@@ -88,7 +83,7 @@ async fn compare(
     source: &Source,
     piece: Range<u64>,
     by_disk: impl Fn(BlockIdx) -> bool,
-) -> Result<Vec<BlockIdx>, JobError> {
+) -> Result<Done<Vec<BlockIdx>>, JobError> {
     let size = source.map.block_size();
     let mut blocks = Vec::new();
     for idx in indices(size.touched(piece.clone())) {
@@ -96,7 +91,7 @@ async fn compare(
         let range = start..((idx.0 + 1) * size.bytes()).min(piece.end);
         let expected = match by_disk(idx) {
             true => Expected::Disk(copy::read_merged(source, range.clone()).await?),
-            false => match copy::entry(&source.map, idx).await? {
+            false => match stored::entry(&source.map, idx).await? {
                 MapEntry::Zero => Expected::Zero,
                 // It is called by its place: nobody has hashed it.
                 MapEntry::Stored(block) if block.hash().is_place() => {
@@ -110,12 +105,15 @@ async fn compare(
         };
         blocks.push((idx, range, expected));
     }
-    let file = source.file.clone();
+    let image = source.image.clone();
     failure::blocking(move || {
-        let mut differ = Vec::new();
+        let (mut differ, mut bytes) = (Vec::new(), 0);
         for (idx, range, expected) in blocks {
-            let hole = matches!(expected, Expected::Zero) && is_hole(&file, &range);
-            let same = hole || expected.holds(&read_back(&file, range)?);
+            if !matches!(expected, Expected::Zero) {
+                bytes += range.end - range.start;
+            }
+            let hole = matches!(expected, Expected::Zero) && image.is_hole(&range);
+            let same = hole || expected.holds(&image.read_back(range).map_err(read_failed)?);
             match expected {
                 Expected::Point { .. } | Expected::Zero | Expected::Bytes(_) if !same => {
                     return Err(differs(idx, size));
@@ -127,33 +125,13 @@ async fn compare(
                 | Expected::Disk(_) => {}
             }
         }
-        Ok(differ)
+        Ok(Done { result: differ, bytes })
     })
     .await
 }
 
-/// Whether nothing is stored in the range, so that it need not be read to be known as zeros.
-fn is_hole(file: &File, range: &Range<u64>) -> bool {
-    let Ok(start) = i64::try_from(range.start) else { return false };
-    // Moves the file's position, which nobody uses: all I/O here names its offset.
-    match lseek(file, start, Whence::SeekData) {
-        Ok(data) => u64::try_from(data).is_ok_and(|data| data >= range.end),
-        Err(errno) => errno == Errno::ENXIO,
-    }
-}
-
-/// Bytes as the destination's device has them: what the page cache holds of them is dropped first,
-/// as far as it is clean.
-fn read_back(file: &File, range: Range<u64>) -> Result<Vec<u8>, JobError> {
-    let len = range.end - range.start;
-    let failed = |e| JobError::io("read the destination back", e);
-    if let (Ok(start), Ok(len)) = (i64::try_from(range.start), i64::try_from(len)) {
-        // Advice: where it is not taken, the comparison still holds for what a reader would get.
-        let _ = posix_fadvise(file, start, len, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
-    }
-    let mut bytes = vec![0; len as usize];
-    file.read_exact_at(&mut bytes, range.start).map_err(failed)?;
-    Ok(bytes)
+fn read_failed(error: std::io::Error) -> JobError {
+    JobError::io("read the destination back", error)
 }
 
 impl Expected {

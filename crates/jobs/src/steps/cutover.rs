@@ -9,11 +9,12 @@ use std::sync::Arc;
 
 use rekindle_disk::Disk;
 use rekindle_image::Vmx;
+use rekindle_repo::PointManifest;
 
 use super::{Found, Work, export, files};
-use crate::mover::{self, Mover, Source};
+use crate::mover::{self, Mover, Resume, Source};
 use crate::staging::Staging;
-use crate::{JobError, Step, failure};
+use crate::{ImageFormat, JobError, Step, failure};
 
 impl Work<'_> {
     pub(super) async fn warm(&mut self) -> Result<Found, JobError> {
@@ -27,7 +28,7 @@ impl Work<'_> {
     }
 
     fn staging(&self) -> Result<Staging, JobError> {
-        let directory = self.record.directory().ok_or_else(|| {
+        let (directory, _) = self.record.directory().ok_or_else(|| {
             JobError::refused("destination_missing", "no directory to migrate to")
         })?;
         Ok(Staging::new(directory, &self.record.id))
@@ -38,15 +39,16 @@ impl Work<'_> {
         let point = self.live.point(self.env, self.record).await?;
         let disks = self.live.disks(self.env, self.record).await?;
         let staging = self.staging()?;
-        let records = self.record.disks.clone();
-        let opened = disks.clone();
+        let (records, kinds) = (self.record.disks.clone(), self.kinds(&point.manifest));
+        let (opened, cache) = (disks.clone(), self.env.cache.clone());
         let sources = failure::blocking(move || {
             let each = records.iter().zip(&opened).zip(&point.maps);
             each.map(|((record, disk), map)| {
                 Ok(Source {
                     disk: disk.clone(),
                     map: map.clone(),
-                    file: Arc::new(staging.open(&record.extent, disk.size())?),
+                    cache: cache.clone(),
+                    image: Arc::new(files::image(&staging, record, &kinds, disk.size())?),
                 })
             })
             .collect()
@@ -54,19 +56,27 @@ impl Work<'_> {
         Ok((sources.await?, disks))
     }
 
+    /// What the disks are where they are copied to.
+    fn kinds(&self, point: &PointManifest) -> files::Kinds {
+        let format = self.record.directory().map_or(ImageFormat::Flat, |(_, format)| format);
+        let adapters = point.disks.iter().map(|disk| disk.adapter.clone()).collect();
+        files::Kinds { format, adapters }
+    }
+
     fn mover(&self) -> Mover<'_> {
         Mover::new(self.env, &self.status.meter)
     }
 
-    /// Copies all of the VM, and then again what changed meanwhile, until little is left.
+    /// Copies all of the VM, from where an earlier try came to before a restart, and then again what changed meanwhile, until little is left.
     pub(super) async fn copy(&mut self) -> Result<Found, JobError> {
         self.check_snapshots().await?;
         let staging = self.staging()?;
-        failure::blocking(move || staging.make_afresh()).await?;
+        let copied = failure::blocking(move || staging.make()).await?;
         let (sources, disks) = self.sources().await?;
         // Before anything is read: what is written from now on is in the next pass.
         self.live.trackers = disks.iter().map(|disk| disk.track_changes()).collect();
-        self.mover().copy(&sources, &self.live.trackers).await?;
+        let resume = Resume::new(self.staging()?, copied);
+        self.mover().copy(&sources, &self.live.trackers, resume).await?;
         Ok(Found::default())
     }
 
@@ -108,6 +118,7 @@ impl Work<'_> {
         let staging = self.staging()?;
         failure::blocking(move || {
             files.iter().try_for_each(|file| staging.write(file))?;
+            staging.forget()?;
             staging.sync()
         })
         .await?;
@@ -182,7 +193,10 @@ impl Work<'_> {
         };
         let descriptors = files::descriptors(&point.manifest, self.record, size);
         files.retain(|file| descriptors.iter().all(|d| d.name != file.name));
-        files.extend(descriptors);
+        let kinds = self.kinds(&point.manifest);
+        if kinds.format == ImageFormat::Flat {
+            files.extend(descriptors);
+        }
         for path in [files::vmx_path(self.record), files::nvram_path(self.record)] {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             if let Some(bytes) = self.read_exported(&path).await? {
@@ -191,6 +205,7 @@ impl Work<'_> {
                 files.push(files::SmallFile { name, bytes, mode });
             }
         }
+        files::name_images(&mut files, self.record, kinds.format)?;
         Ok(files)
     }
 }

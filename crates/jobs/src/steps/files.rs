@@ -4,15 +4,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rekindle_disk::Disk;
+use rekindle_image::Vmx;
 use rekindle_nfs::Export;
 use rekindle_repo::PointManifest;
 
 use super::{Found, Work, export};
+use crate::boot::Boot;
 use crate::descriptor::Descriptor;
 use crate::journal::{DiskRecord, Record};
 use crate::live::disk_id;
+use crate::mover::{Image, ImageId};
+use crate::staging::Staging;
 use crate::vmx::Rewrite;
-use crate::{JobError, Mode, failure};
+use crate::{ImageFormat, JobError, Mode, failure};
 
 /// Permissions as ESXi gives them to its own files.
 const VMX_MODE: u32 = 0o755;
@@ -29,6 +33,8 @@ impl Work<'_> {
     pub(super) async fn write_files(&mut self) -> Result<Found, JobError> {
         let point = self.live.point(self.env, self.record).await?;
         let disks = self.live.disks(self.env, self.record).await?;
+        // Before the guest can ask for anything.
+        self.live.boot = Boot::start(self.env, self.record, &point, &disks);
         let (files, notes) = small_files(&point.manifest, self.record)?;
         let folder = Folder {
             export: export::get(self.env, self.record)?,
@@ -113,6 +119,59 @@ pub(crate) fn small_files(
     let name = format!("{stem}.vmx");
     files.push(SmallFile { name, bytes: rewritten.bytes, mode: VMX_MODE });
     Ok((files, rewritten.notes))
+}
+
+/// What disks are where they are copied to.
+pub(crate) struct Kinds {
+    pub(crate) format: ImageFormat,
+    /// The controllers' kinds, by the disk's place in the recovery point.
+    pub(crate) adapters: Vec<String>,
+}
+
+/// The name of a disk's file where it is copied to.
+fn image_name(disk: &DiskRecord, format: ImageFormat) -> String {
+    let stem = disk.descriptor.strip_suffix(".vmdk").unwrap_or(&disk.descriptor);
+    match format {
+        ImageFormat::Flat => disk.extent.clone(),
+        ImageFormat::Sparse => disk.descriptor.clone(),
+        ImageFormat::Qcow2 => format!("{stem}.qcow2"),
+        ImageFormat::Raw => format!("{stem}.raw"),
+    }
+}
+
+/// The file that a disk is copied to.
+pub(crate) fn image(
+    staging: &Staging,
+    disk: &DiskRecord,
+    kinds: &Kinds,
+    size: u64,
+) -> Result<Image, JobError> {
+    let name = image_name(disk, kinds.format);
+    let adapter = kinds.adapters.get(disk.index).map_or("", String::as_str);
+    let id = ImageId { name: &name, adapter: ddb_adapter(adapter), content: blake3_of(&disk.id) };
+    let image = Image::open(staging.open(&name)?, kinds.format, size, &id);
+    image.map_err(|e| JobError::io(format!("make {name}"), e))
+}
+
+/// Has the VM's configuration name the files that there are.
+pub(crate) fn name_images(
+    files: &mut [SmallFile],
+    record: &Record,
+    format: ImageFormat,
+) -> Result<(), JobError> {
+    if matches!(format, ImageFormat::Flat | ImageFormat::Sparse) {
+        return Ok(());
+    }
+    let name = format!("{}.vmx", record.place.folder);
+    for file in files.iter_mut().filter(|file| file.name == name) {
+        let mut vmx = Vmx::parse(&file.bytes)
+            .map_err(|e| JobError::conflict("bad_vmx", format!("the VM's configuration: {e}")))?;
+        for disk in &record.disks {
+            vmx.set(&format!("{}.fileName", disk.key), image_name(disk, format));
+        }
+        file.bytes = vmx.to_bytes();
+    }
+    Ok(())
 }
 
 /// The descriptors of disks that have the sizes that `size` tells.

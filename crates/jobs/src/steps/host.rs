@@ -76,7 +76,7 @@ impl Work<'_> {
     fn to_datastore(&self) -> Result<&str, JobError> {
         match &self.record.destination {
             Some(Destination::Datastore(name)) => Ok(name),
-            Some(Destination::Directory(_)) | None => {
+            Some(Destination::Directory(_) | Destination::Images { .. }) | None => {
                 Err(JobError::refused("destination_missing", "no datastore to migrate to"))
             }
         }

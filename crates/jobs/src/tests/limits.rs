@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::world::{World, to_directory, to_export, to_host};
+use super::world::{SIZES, World, expected, to_directory, to_export, to_host};
 use crate::{
-    Destination, Finish, JobId, JobState, MigrationStart, Mode, Outcome, RecoveryRequest,
-    StepState, TargetRef,
+    Admission, Destination, Finish, JobError, JobId, JobState, MigrationStart, Mode, Outcome,
+    RecoveryRequest, StepState, TargetRef,
 };
 
 #[test]
@@ -194,6 +194,40 @@ fn a_vm_without_space_for_its_writes_is_refused() {
         let refused = running.jobs.start(to_export(), None).await.unwrap_err();
         assert_eq!(refused.code(), "no_space");
         assert!(running.jobs.list().is_empty());
+        running.stop().await;
+    });
+}
+
+#[test]
+fn a_vm_that_was_measured_needs_what_it_took() {
+    let world = World::new();
+    world.add("stranger", &[vec![7; 1 << 20]]);
+    let size: u64 = SIZES.iter().sum();
+    world.live(async |world| {
+        let running = world.start().await;
+        let by_size = running.jobs.forecast(&to_export()).await.unwrap();
+        assert_eq!(by_size.reserve_bytes, size * 15 / 100);
+        let job = running.jobs.start(to_export(), None).await.unwrap();
+        running.serving(&job).await;
+        running.write(&job, 0, 0, 64 << 10, &mut expected(0)).await;
+        running.jobs.finish(&job, Finish::Discard).await.unwrap();
+        running.end(&job).await;
+        running.stop().await;
+    });
+    world.live(async |world| {
+        let mut config = world.config();
+        config.reserve_min_bytes = u64::MAX / 4;
+        config.admission = Admission::Measured;
+        let running = world.start_with(config).await;
+        let measured = running.jobs.forecast(&to_export()).await.unwrap();
+        assert_eq!(measured.reserve_bytes, size, "an overlay is no larger than its disk");
+        let job = running.jobs.start(to_export(), None).await.unwrap();
+        running.serving(&job).await;
+        let request = RecoveryRequest { point: "stranger".into(), ..to_export() };
+        let refused = running.jobs.start(request, None).await.unwrap_err();
+        assert!(matches!(refused, JobError::Full { missing, .. } if missing > 0), "{refused}");
+        running.jobs.finish(&job, Finish::Discard).await.unwrap();
+        running.end(&job).await;
         running.stop().await;
     });
 }

@@ -1,11 +1,15 @@
 //! A migration to a directory: what the guest wrote is in it, and what is not published is nothing.
 
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use rekindle_image::Vmx;
 
 use super::world::{SIZES, World, expected, to_directory, to_export};
-use crate::{Finish, JobState, Outcome, Phase};
+use crate::{Destination, Finish, ImageFormat, JobState, Outcome, Phase};
+
+/// Blocks that the sample's disks store: every other MiB, of blocks of 256 KiB, and a short last one.
+const STORED: [u64; 2] = [20, 5];
 
 #[test]
 fn the_copy_is_point_and_overlay() {
@@ -61,6 +65,94 @@ fn qemu_reads(world: &World) {
         }
         Err(e) => panic!("{e}"),
     }
+}
+
+/// The same bytes in each format, as QEMU reads them.
+#[test]
+fn the_copy_may_have_another_format() {
+    let world = World::new();
+    for (format, kind, end) in [
+        (ImageFormat::Sparse, "vmdk", "vmdk"),
+        (ImageFormat::Qcow2, "qcow2", "qcow2"),
+        (ImageFormat::Raw, "raw", "raw"),
+    ] {
+        world.live(async |world| {
+            let running = world.start().await;
+            let job = running.jobs.start(to_export(), None).await.unwrap();
+            let folder = running.serving(&job).await.export.unwrap().folder;
+            let mut model = expected(0);
+            running.write(&job, 0, (1 << 20) + 5, 70_000, &mut model).await;
+            running.disk(&job, 0).write(2 << 20, vec![0; 64 << 10].into()).await.unwrap();
+            model[2 << 20..(2 << 20) + (64 << 10)].fill(0);
+            let to = Destination::Images { directory: world.path("out"), format };
+            running.jobs.finish(&job, Finish::Migrate { to: Some(to) }).await.unwrap();
+            let done = running.end(&job).await;
+            assert_eq!(done.outcome, Some(Outcome::Migrated), "{:?}", done.error);
+            let out = world.path("out");
+            let vmx =
+                Vmx::parse(&std::fs::read(out.join(format!("{folder}.vmx"))).unwrap()).unwrap();
+            let image = format!("{folder}.{end}");
+            assert_eq!(vmx.get("scsi0:0.fileName"), Some(image.as_str()));
+            assert!(!out.join(format!("{folder}-flat.vmdk")).exists());
+            std::fs::write(out.join("model"), &model).unwrap();
+            let compared = Command::new("qemu-img")
+                .args(["compare", "-f", kind, "-F", "raw", &image, "model"])
+                .current_dir(&out)
+                .output();
+            match compared {
+                Ok(output) => assert!(output.status.success(), "{output:?}"),
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                    eprintln!("qemu-img is not installed: its view of {kind} was not checked");
+                }
+                Err(e) => panic!("{e}"),
+            }
+            world.assert_clean(&running);
+            running.stop().await;
+        });
+        world.reset();
+    }
+}
+
+/// What was copied before a restart is not read from the repository again.
+#[test]
+fn a_migration_goes_on_where_it_stopped() {
+    let world = World::new();
+    let job = world.live(async |world| {
+        let mut config = world.config();
+        // Seconds for a disk, so that the second is under way when it is stopped.
+        config.mover.max_bytes_per_second = 4 << 20;
+        config.mover.note_every = Duration::ZERO;
+        let running = world.start_with(config).await;
+        let job = running.jobs.start(to_export(), None).await.unwrap();
+        running.serving(&job).await;
+        running.write(&job, 0, 4096, 4096, &mut expected(0)).await;
+        running.jobs.finish(&job, to_directory(world, "out")).await.unwrap();
+        let noted = world.path(&format!(".out.rekindle-{job}/.copied"));
+        let began = Instant::now();
+        while !noted.exists() {
+            assert!(began.elapsed() < Duration::from_secs(60));
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert!(running.cache.stats().passed >= STORED[0]);
+        running.stop().await;
+        job
+    });
+    world.live(async |world| {
+        let running = world.start().await;
+        running.jobs.run();
+        let done = running.end(&job).await;
+        assert_eq!((done.state, done.outcome), (JobState::Completed, Some(Outcome::Migrated)));
+        let passed = running.cache.stats().passed;
+        assert!(passed <= STORED[1], "{passed} blocks were read again");
+        let mut model = expected(0);
+        model[4096..8192].copy_from_slice(&(0..4096).map(|n| (n as u8) ^ 0xa5).collect::<Vec<_>>());
+        let out = world.path("out");
+        assert!(std::fs::read(out.join("sample_1-flat.vmdk")).unwrap() == model);
+        assert!(std::fs::read(out.join("sample_1_1-flat.vmdk")).unwrap() == expected(1));
+        assert!(!out.join(".copied").exists());
+        world.assert_clean(&running);
+        running.stop().await;
+    });
 }
 
 #[test]

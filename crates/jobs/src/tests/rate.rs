@@ -11,8 +11,8 @@ const SIZE: u64 = 2 << 30;
 const ROUNDS: usize = 3;
 
 /// Half text-like, a quarter random, a quarter zero, by MiB.
-fn image() -> Vec<u8> {
-    let mut bytes = vec![0u8; SIZE as usize];
+pub(super) fn image(size: u64) -> Vec<u8> {
+    let mut bytes = vec![0u8; size as usize];
     let mut state = 1u64;
     for (n, mib) in bytes.chunks_mut(1 << 20).enumerate() {
         if n % 4 == 3 {
@@ -36,7 +36,7 @@ fn took(view: &JobView, step: Step) -> Duration {
 #[test]
 #[ignore = "a measurement, not a check"]
 fn mover_rate() {
-    let world = World::of_image(&image());
+    let world = World::of_image(&image(SIZE));
     let source = world.path("source/big-flat.vmdk");
     for round in 0..ROUNDS {
         let plain = world.path("converted.raw");

@@ -87,8 +87,48 @@ impl World {
 
     fn of(name: &str, vmx: &str, disks: &[(&str, &[u8])]) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let source = dir.path().join("source");
-        std::fs::create_dir(&source).unwrap();
+        std::fs::create_dir(dir.path().join("source")).unwrap();
+        Repository::create(&dir.path().join("repository"), &CreateOptions::default()).unwrap();
+        let world = Self { dir, host: Arc::default() };
+        world.ingest(name, vmx, disks);
+        world
+    }
+
+    /// A point more: of a VM with these disks.
+    pub(super) fn add(&self, name: &str, disks: &[Vec<u8>]) {
+        let mut vmx = format!("displayName = \"{name}\"\nscsi0.present = \"TRUE\"\n");
+        let mut named = Vec::new();
+        for (n, bytes) in disks.iter().enumerate() {
+            let disk = format!("{name}_{n}");
+            vmx += &format!("scsi0:{n}.present = \"TRUE\"\nscsi0:{n}.fileName = \"{disk}.vmdk\"\n");
+            named.push((disk, bytes));
+        }
+        let disks: Vec<_> = named.iter().map(|(name, b)| (name.as_str(), b.as_slice())).collect();
+        self.ingest(name, &vmx, &disks);
+    }
+
+    /// A point more: of a bare disk of `size` bytes, with a block of data in each 64th of it.
+    pub(super) fn add_sparse(&self, name: &str, size: u64) {
+        let source = self.path("source").join(format!("{name}.raw"));
+        let file = std::fs::File::create(&source).unwrap();
+        file.set_len(size).unwrap();
+        for n in 0..64u64 {
+            let block = n.to_le_bytes().repeat(4096);
+            std::os::unix::fs::FileExt::write_all_at(&file, &block, n * (size / 64)).unwrap();
+        }
+        let options = IngestOptions { name: Some(name.into()), ..IngestOptions::default() };
+        self.ingest_from(&source, &options);
+    }
+
+    fn ingest_from(&self, source: &std::path::Path, options: &IngestOptions) {
+        let repository = Repository::open(&self.path("repository")).unwrap();
+        let (progress, cancel) =
+            (Arc::new(IngestProgress::default()), Arc::new(AtomicBool::new(false)));
+        ingest(&repository, source, options, &progress, &cancel).unwrap();
+    }
+
+    fn ingest(&self, name: &str, vmx: &str, disks: &[(&str, &[u8])]) {
+        let source = self.path("source");
         let vmx_path = source.join(format!("{name}.vmx"));
         std::fs::write(&vmx_path, vmx).unwrap();
         std::fs::write(source.join(format!("{name}.nvram")), b"firmware variables").unwrap();
@@ -101,13 +141,8 @@ impl World {
             std::fs::write(source.join(format!("{disk}.vmdk")), descriptor).unwrap();
             std::fs::write(source.join(format!("{disk}-flat.vmdk")), bytes).unwrap();
         }
-        let at = dir.path().join("repository");
-        let repository = Repository::create(&at, &CreateOptions::default()).unwrap();
-        let (progress, cancel) =
-            (Arc::new(IngestProgress::default()), Arc::new(AtomicBool::new(false)));
         let options = IngestOptions { tags: vec!["nightly".into()], ..IngestOptions::default() };
-        ingest(&repository, &vmx_path, &options, &progress, &cancel).unwrap();
-        Self { dir, host: Arc::default() }
+        self.ingest_from(&vmx_path, &options);
     }
 
     /// Forgets ended jobs and what they migrated; the repository stays.
