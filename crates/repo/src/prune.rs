@@ -24,7 +24,8 @@
 //! # Others at work
 //!
 //! - An ingest that began before may refer to a condemned pack. It looks at the lists before it writes its manifest, and
-//!   gives up if half of a list's grace is over; so what it publishes is there before the second look.
+//!   gives up if half of a list's grace is over; so what it publishes is there before the second look. Then it looks
+//!   whether all is there: a list that it never saw may have been worked off.
 //! - An ingest that began after refers to no condemned pack.
 //! - A recovery under way has its point named by `in_use`: that point stays, and what it needs, and is taken off a list
 //!   that another appliance wrote. Of a recovery on another appliance nothing is known here: that one has the grace

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::reach::Reach;
 use crate::id::{PackId, random};
 use crate::seal::Seal;
-use crate::store::Store;
+use crate::store::{Store, map_object};
 use crate::{MapId, PointId, RepoError, VmId, envelope};
 
 /// The folder of the lists.
@@ -128,8 +128,12 @@ pub(crate) fn packs(store: &Store, seal: &Seal) -> Result<HashSet<PackId>, RepoE
     Ok(read_all(store, seal)?.into_iter().flat_map(|(_, list)| list.packs).collect())
 }
 
-/// Refuses to publish a point that refers to what is about to be taken away. Called with nothing in between it and the
-/// writing of the manifest.
+/// Refuses to publish a point that refers to what is about to be taken away, or was. Called with nothing in between it
+/// and the writing of the manifest.
+///
+/// The lists come first: what one of them names that is too old to build on is refused for that. What a list named that
+/// is gone was deleted before the list was, and so is missing from what is stored now. What is there, and on no old
+/// list, stays for half of a grace time at least.
 pub(crate) fn check_publish(
     store: &Store,
     seal: &Seal,
@@ -141,15 +145,25 @@ pub(crate) fn check_publish(
         let ours = list.packs.iter().any(|pack| packs.contains(pack))
             || list.maps.iter().any(|map| maps.contains(map));
         if ours {
-            return Err(RepoError::Unavailable {
-                what: "publish the point".into(),
-                source: anyhow::anyhow!(
-                    "the ingest took so long that what it builds on is being pruned: run it again, and prune with a grace time of more than twice as long"
-                ),
-            });
+            return Err(overtaken());
         }
     }
-    Ok(())
+    let stored: HashSet<_> =
+        store.stored_packs_blocking()?.into_iter().map(|one| one.pack).collect();
+    let mapped: HashSet<_> = store.list_blocking("maps/")?.into_iter().collect();
+    match packs.is_subset(&stored) && maps.iter().all(|map| mapped.contains(&map_object(map))) {
+        true => Ok(()),
+        false => Err(overtaken()),
+    }
+}
+
+fn overtaken() -> RepoError {
+    RepoError::Unavailable {
+        what: "publish the point".into(),
+        source: anyhow::anyhow!(
+            "the ingest took so long that what it builds on is being pruned: run it again, and prune with a grace time of more than twice as long"
+        ),
+    }
 }
 
 mod hex_digits {

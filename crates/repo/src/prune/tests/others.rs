@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use jiff::{SignedDuration, Timestamp};
@@ -83,6 +83,9 @@ fn what_an_ingest_published_meanwhile_is_spared_and_a_late_one_is_refused() {
     let world = World::new(false);
     let point = world.take_in("vm", 1, 1).point;
     let pack = world.repository.store().list_packs_blocking().unwrap()[0];
+    world.take_in("other", 2, 1);
+    let packs = world.repository.store().list_packs_blocking().unwrap();
+    let other = *packs.iter().find(|one| **one != pack).unwrap();
     let (now, map) = (Timestamp::now(), point.disks[0].map.clone());
     let condemn = |since: SignedDuration| {
         let mut list = Condemned::empty(now - since, GRACE);
@@ -102,12 +105,39 @@ fn what_an_ingest_published_meanwhile_is_spared_and_a_late_one_is_refused() {
     assert!(matches!(publish(&[pack], &[]), Err(RepoError::Unavailable { .. })));
     let ours = std::slice::from_ref(&map);
     assert!(matches!(publish(&[], ours), Err(RepoError::Unavailable { .. })));
-    publish(&[PackId(1)], &[]).unwrap();
+    publish(&[other], &[]).unwrap();
     // The manifest is there: the second look finds it.
     let report = world.prune(25);
     assert_eq!((kinds(&report.removed), kinds(&report.spared)), ((0, 0, 0), (0, 2, 2)));
     assert!(read(&world.repository, &point).unwrap() == image(1));
     assert!(world.is_sound());
+}
+
+#[test]
+fn an_ingest_that_outlasts_the_grace_publishes_nothing() {
+    let world = World::new(false);
+    world.take_in("vm", 1, 1);
+    let kept = world.repository.store().list_packs_blocking().unwrap();
+    // What an ingest wrote so far: no manifest refers to it.
+    let half = world.take_in("vm", 2, 2).point;
+    let folder = world.path().join("points").join(half.vm.id.as_str());
+    std::fs::remove_file(folder.join(format!("{}.json", half.id))).unwrap();
+    let packs: HashSet<_> =
+        world.repository.store().list_packs_blocking().unwrap().into_iter().collect();
+    let maps = [half.disks[0].map.clone()];
+    let publish = |packs: &HashSet<PackId>, maps: &[MapId]| {
+        let (store, seal) = (world.repository.store(), world.repository.seal());
+        condemned::check_publish(store, seal, packs, maps, Timestamp::now())
+    };
+    publish(&packs, &maps).unwrap();
+    world.prune(0);
+    // The list is gone with what it named.
+    assert_eq!(kinds(&world.prune(25).removed), (0, 1, 1));
+    assert!(files(&world.path().join("condemned")).is_empty());
+    let kept: HashSet<_> = kept.into_iter().collect();
+    assert!(matches!(publish(&packs, &[]), Err(RepoError::Unavailable { .. })));
+    assert!(matches!(publish(&kept, &maps), Err(RepoError::Unavailable { .. })));
+    publish(&kept, &[]).unwrap();
 }
 
 #[test]
