@@ -323,7 +323,12 @@ pub(crate) struct S3Args {
 #[derive(Args)]
 pub(crate) struct IngestArgs {
     /// A .vmx or .ovf file with its disks beside it, an .ova, or a disk image (raw, VMDK, VHD, VHDX, qcow2).
-    pub(crate) source: PathBuf,
+    #[arg(required_unless_present = "from")]
+    pub(crate) source: Option<PathBuf>,
+    /// Read a VM from a configured target instead, by its name or instance UUID: a full backup, through a snapshot
+    /// that is removed again if the VM runs.
+    #[arg(long, value_name = "vsphere://TARGET/VM", conflicts_with_all = ["source", "changes"])]
+    pub(crate) from: Option<crate::local::vsphere::From>,
     /// A repository's configured name, directory or s3:// place; may be left out if there is only one.
     #[arg(long, short)]
     pub(crate) repository: Option<String>,

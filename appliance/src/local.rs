@@ -5,6 +5,7 @@ mod images;
 mod ingest;
 pub(crate) mod passkey;
 mod tier;
+pub(crate) mod vsphere;
 mod work;
 
 use std::path::Path;

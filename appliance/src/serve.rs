@@ -26,6 +26,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use state_dir::make as make_state_dir;
+pub(crate) use targets::endpoint;
 
 use crate::{
     cli::ServeArgs,

@@ -4,6 +4,7 @@ import xml.etree.ElementTree as ET
 from xml.sax.saxutils import escape
 
 from faults import Fault, NfsError
+from leases import download
 
 
 def strip(element):
@@ -34,6 +35,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 class Sdk(Handler):
+    def do_GET(self):
+        known = re.search(r'vmware_soap_session="?([^";]+)', self.headers.get("Cookie") or "")
+        if not (known and known[1] in self.api.sessions):
+            return self.reply(401, "log in first")
+        with self.api.lock:
+            name = "GET " + self.path.split("/")[1]
+            self.api.calls[name] = self.api.calls.get(name, 0) + 1
+        download(self)
+
     def hang_up(self):
         self.close_connection = True
         self.connection.shutdown(socket.SHUT_RDWR)
@@ -137,7 +147,9 @@ class Admin(Handler):
             more = {"dir": d.volume.root} if not d.nfs else {
                 "nfs": f"{d.volume.host}:{d.volume.path}", "read": d.volume.bytes_read, "written": d.volume.bytes_written, "calls": d.volume.nfs.calls}
             stores.append({"name": d.name, "ref": d.id, "vms": sum(vm.datastore is d for vm in api.vms.links["childEntity"])} | more)
-        return json.dumps({"vms": vms, "datastores": stores, "calls": api.calls})
+        held = {"snapshots": [s.name for vm in api.vms.links["childEntity"] for s in vm.snapshots],
+                "stalled": api.stalled, "leases": [{"state": lease.state, "percent": lease.percent} for lease in api.leases()]}
+        return json.dumps({"vms": vms, "datastores": stores, "calls": api.calls} | held)
 
 
 class Server(http.server.ThreadingHTTPServer):

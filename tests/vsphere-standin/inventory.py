@@ -159,6 +159,7 @@ class Vm(Managed):
         self.uuid = hashlib.md5(f"{id}{time.time()}".encode()).hexdigest()
         self.nics = [Nic(4000 + n, vmx, f"ethernet{n}") for n in range(10) if vmx.get(f"ethernet{n}.present", "").upper() == "TRUE"]
         self.disks, self.capacity = [os.path.join(self.folder, name) for _, name in disk_names(vmx)], {}
+        self.places, self.snapshots = [key for key, _ in disk_names(vmx)], []
         for path in self.disks:
             try:
                 self.capacity[path] = sum(size for _, size in extents_of(datastore.volume, path))
@@ -179,22 +180,45 @@ class Vm(Managed):
     def along(self, path):
         return [self.datastore] if path == "datastore" else super().along(path)
 
-    def properties(self):
+    def controllers(self):
+        """By name (scsi0): kind, bus number and key."""
+        kinds = {"scsi": "ParaVirtualSCSIController", "sata": "VirtualAHCIController", "ide": "VirtualIDEController", "nvme": "VirtualNVMEController"}
+        names = sorted({place.split(":")[0] for place in self.places})
+        return {name: (kinds[name.rstrip("0123456789")], name.lstrip("scidevmnat"), 1000 + n) for n, name in enumerate(names)}
+
+    def device_keys(self):
+        """The disks' places as leases have them."""
+        for place in self.places:
+            kind, bus, _ = self.controllers()[place.split(":")[0]]
+            yield f"{kind}{bus}:{place.split(':')[1]}"
+
+    def hardware(self):
         devices = [n.xml() for n in self.nics]
+        controllers = self.controllers()
+        devices += [f'<VirtualDevice xsi:type="{kind}"><key>{key}</key><busNumber>{bus}</busNumber></VirtualDevice>' for kind, bus, key in controllers.values()]
         for n, path in enumerate(self.disks):
             size = self.capacity.get(path, 0)
             devices.append(
                 f'<VirtualDevice xsi:type="VirtualDisk"><key>{2000 + n}</key><deviceInfo><label>Hard disk {n + 1}</label></deviceInfo>'
                 f'<backing xsi:type="VirtualDiskFlatVer2BackingInfo"><fileName>[{escape(self.datastore.name)}] {escape(path)}</fileName>'
                 f'{ref_xml("datastore", self.datastore)}<diskMode>persistent</diskMode></backing>'
+                f"<controllerKey>{controllers[self.places[n].split(':')[0]][2]}</controllerKey><unitNumber>{self.places[n].split(':')[1]}</unitNumber>"
                 f"<capacityInKB>{size // 1024}</capacityInKB><capacityInBytes>{size}</capacityInBytes></VirtualDevice>")
+        return "".join(devices)
+
+    def properties(self):
         found = super().properties() | {
             "runtime.powerState": ("VirtualMachinePowerState", "poweredOn" if self.on else "poweredOff"),
             "runtime.host": self.host, "datastore": refs([self.datastore]),
             "config.files.vmPathName": text(self.vmx_path), "config.instanceUuid": text(self.uuid),
-            "config.hardware.device": ("ArrayOfVirtualDevice", "".join(devices)), "snapshot": None,
+            "config.hardware.device": ("ArrayOfVirtualDevice", self.hardware()), "snapshot": None,
             "guest.toolsRunningStatus": text("guestToolsRunning" if self.on else "guestToolsNotRunning"), "runtime.question": None,
         }
+        if self.snapshots:
+            tree = ""
+            for snapshot in reversed(self.snapshots):
+                tree = f"<rootSnapshotList>{snapshot.xml(tree.replace('rootSnapshotList', 'childSnapshotList'))}</rootSnapshotList>"
+            found["snapshot"] = ("VirtualMachineSnapshotInfo", ref_xml("currentSnapshot", self.snapshots[-1]) + tree)
         if self.question:
             infos = "".join(f'<choiceInfo xsi:type="ElementDescription"><label>{label}</label><summary/><key>{n}</key></choiceInfo>' for n, label in enumerate(self.labels))
             asked = escape(self.asked)

@@ -3,6 +3,7 @@ import hashlib, os, re, shutil, threading, time, traceback
 from xml.sax.saxutils import escape
 
 from faults import Fault, NfsError, file_fault
+from leases import Leases
 from inventory import Datastore, Disk, Host, Managed, Task, Vm, parse_vmx, ref_xml
 from volumes import CHUNK, DirVolume, NfsVolume, read_all, write_all
 
@@ -16,7 +17,7 @@ def split_path(path):
     return found[1], found[2]
 
 
-class Api:
+class Api(Leases):
     def __init__(self, options):
         self.options, self.lock = options, threading.RLock()
         self.changed, self.version = threading.Condition(self.lock), 1

@@ -1,11 +1,19 @@
-use std::{io::Read, path::PathBuf, sync::Arc, time::Instant};
+use std::{
+    io::Read,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Instant,
+};
 
 use rekindle_repo::{
     Changes, IngestOptions, IngestProgress, IngestReport, MAX_CHANGES_BYTES, PointId, Repository,
 };
 use serde_json::json;
 
-use super::work::{self, HowFar};
+use super::{
+    vsphere,
+    work::{self, HowFar},
+};
 use crate::{
     cli::{IngestArgs, OpenArgs},
     client::bytes,
@@ -17,7 +25,9 @@ use crate::{
 /// `ingest`: a VM's files become a recovery point.
 pub(crate) fn ingest(args: &IngestArgs) -> Result<(), Failure> {
     logging::command();
-    let source = source(args)?;
+    let source = args.source.as_ref().map(|source| there_is(source)).transpose()?;
+    let config = config::load(&args.config)?;
+    let from = args.from.clone();
     let repository = repository(args)?;
     let options = IngestOptions {
         name: args.name.clone(),
@@ -32,8 +42,12 @@ pub(crate) fn ingest(args: &IngestArgs) -> Result<(), Failure> {
         HowFar { done: counts.done, total: counts.total }
     };
     let started = Instant::now();
-    let report = work::run("ingest", !args.json, how_far, move |cancel| {
-        rekindle_repo::ingest(&repository, &source, &options, &progress, cancel)
+    let report = work::run("ingest", !args.json, how_far, move |cancel| match (&source, &from) {
+        (_, Some(from)) => vsphere::take(&config, from, (&repository, &options), &progress, cancel),
+        (Some(source), None) => {
+            Ok(rekindle_repo::ingest(&repository, source, &options, &progress, cancel)?)
+        }
+        (None, None) => Err(Failure::refused("there is nothing to ingest")),
     })?;
     let seconds = started.elapsed().as_secs_f64();
     if args.json {
@@ -45,14 +59,14 @@ pub(crate) fn ingest(args: &IngestArgs) -> Result<(), Failure> {
 }
 
 /// Says early, and with the name as it was given, that there is nothing to read.
-fn source(args: &IngestArgs) -> Result<PathBuf, Failure> {
-    match args.source.try_exists() {
-        Ok(true) => Ok(args.source.clone()),
+fn there_is(source: &Path) -> Result<PathBuf, Failure> {
+    match source.try_exists() {
+        Ok(true) => Ok(source.to_owned()),
         Ok(false) => {
-            let text = format!("{} does not exist", args.source.display());
+            let text = format!("{} does not exist", source.display());
             Err(Failure::said(Kind::NotFound, text))
         }
-        Err(e) => Err(Failure::refused(format!("cannot read {}: {e}", args.source.display()))),
+        Err(e) => Err(Failure::refused(format!("cannot read {}: {e}", source.display()))),
     }
 }
 

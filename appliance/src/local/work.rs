@@ -12,7 +12,6 @@ use std::{
 
 use anyhow::{Context, anyhow};
 use indicatif::{ProgressBar, ProgressStyle};
-use rekindle_repo::RepoError;
 use tokio::{
     signal::unix::{SignalKind, signal},
     task::spawn_blocking,
@@ -36,11 +35,11 @@ pub(super) struct HowFar {
 }
 
 /// Runs `work` to its end. SIGINT and SIGTERM set its flag, and it ends as `Cancelled`.
-pub(super) fn run<T: Send + 'static>(
+pub(super) fn run<T: Send + 'static, E: Into<Failure> + Send + 'static>(
     what: &str,
     shown: bool,
     how_far: impl Fn() -> HowFar,
-    work: impl FnOnce(&AtomicBool) -> Result<T, RepoError> + Send + 'static,
+    work: impl FnOnce(&Arc<AtomicBool>) -> Result<T, E> + Send + 'static,
 ) -> Result<T, Failure> {
     super::block_on(async {
         let mut interrupt = signal(SignalKind::interrupt()).context("listen for signals")?;
@@ -55,7 +54,7 @@ pub(super) fn run<T: Send + 'static>(
                 done = &mut task => {
                     display.end(&how_far());
                     let done = done.map_err(|e| anyhow!("{what}: {e}"))?;
-                    return done.map_err(Failure::from);
+                    return done.map_err(E::into);
                 }
                 _ = interrupt.recv() => cancel.store(true, Ordering::Relaxed),
                 _ = terminate.recv() => cancel.store(true, Ordering::Relaxed),

@@ -25,10 +25,7 @@ pub(super) fn open(config: &Config) -> Result<BTreeMap<String, Target>, Failure>
 }
 
 fn vsphere(config: &Config, entry: &TargetEntry) -> anyhow::Result<VsphereTarget> {
-    let password =
-        read_secret(entry.password_file.as_deref(), entry.password_credential.as_deref())?;
-    let mut endpoint = Endpoint::new(&entry.url, &entry.user, Secret::new(password));
-    endpoint.trust = trust(entry)?;
+    let endpoint = endpoint(entry)?;
     let advertised = || config.nfs.advertise.map(|ip| ip.to_string());
     let server = entry.server.clone().or_else(advertised).context("nfs.advertise is not set")?;
     Ok(VsphereTarget {
@@ -38,6 +35,15 @@ fn vsphere(config: &Config, entry: &TargetEntry) -> anyhow::Result<VsphereTarget
         datastore: entry.datastore.clone(),
         clients: entry.clients.clone(),
     })
+}
+
+/// Where a target is, with its secret read.
+pub(crate) fn endpoint(entry: &TargetEntry) -> anyhow::Result<Endpoint> {
+    let password =
+        read_secret(entry.password_file.as_deref(), entry.password_credential.as_deref())?;
+    let mut endpoint = Endpoint::new(&entry.url, &entry.user, Secret::new(password));
+    endpoint.trust = trust(entry)?;
+    Ok(endpoint)
 }
 
 fn trust(entry: &TargetEntry) -> anyhow::Result<Trust> {

@@ -15,3 +15,4 @@ mod recovery;
 mod sealed;
 mod tls;
 mod users;
+mod vsphere_ingest;

@@ -97,7 +97,7 @@ fn collect(dir: &Path, found: &mut Vec<String>) {
     }
 }
 
-fn command() -> Command {
+pub(crate) fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rekindle"));
     for name in [
         "REKINDLE_TOKEN",

@@ -10,7 +10,7 @@ use super::{
 const PASSKEY: &str = "a passkey that is a needle";
 const WRONG: &str = "wrong passkeys are needles too";
 
-fn secret(site: &Site, name: &str, text: &str) -> String {
+pub(super) fn secret(site: &Site, name: &str, text: &str) -> String {
     let path = site.path(name);
     let mut options = fs::OpenOptions::new();
     let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&path).unwrap();

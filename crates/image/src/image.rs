@@ -7,7 +7,7 @@ use crate::qcow2::Qcow2;
 use crate::runs::Runs;
 use crate::vhd::Vhd;
 use crate::vhdx::Vhdx;
-use crate::vmdk::Vmdk;
+use crate::vmdk::{Forward, Stream, Vmdk};
 use crate::{ImageError, format};
 
 /// The largest disk that is read: 64 TiB. It bounds every table of every format.
@@ -62,6 +62,8 @@ enum Content {
     Qcow2(Box<Qcow2>),
     Vhd(Vhd),
     Vhdx(Vhdx),
+    /// Comes in, and is read once.
+    Stream(Box<Forward>),
 }
 
 /// Opens the image at `path`, which must lie in `root`; so must every file that it refers to. The
@@ -93,6 +95,13 @@ impl Image {
         Self::checked(format, content, name)
     }
 
+    /// A streamOptimized VMDK as it comes in, shown as `name`. What is read must be read once and in the order of the disk,
+    /// give or take 256 MiB; [`Image::check_unchanged`] waits for its end. Blocks until its header has come.
+    pub fn from_stream(name: &str, stream: Stream) -> Result<Self, ImageError> {
+        let content = Content::Stream(Box::new(Forward::open(name, stream)?));
+        Self::checked(Format::VmdkStreamOptimized, content, Path::new(name))
+    }
+
     /// Opens `name` as raw bytes, whatever they look like.
     pub(crate) fn open_raw(folder: &Folder, name: &Path) -> Result<Self, ImageError> {
         Self::checked(Format::Raw, Content::Raw(folder.open_file(name)?), name)
@@ -109,6 +118,7 @@ impl Image {
             Content::Qcow2(qcow2) => qcow2.size(),
             Content::Vhd(vhd) => vhd.size(),
             Content::Vhdx(vhdx) => vhdx.size(),
+            Content::Stream(stream) => stream.size(),
         };
         let name = name.display().to_string();
         if size > MAX_IMAGE_BYTES {
@@ -140,6 +150,7 @@ impl Image {
             Content::Qcow2(qcow2) => qcow2.read_at(offset, buf),
             Content::Vhd(vhd) => vhd.read_at(offset, buf),
             Content::Vhdx(vhdx) => vhdx.read_at(offset, buf),
+            Content::Stream(stream) => stream.read_at(offset, buf),
         }
     }
 
@@ -161,6 +172,7 @@ impl Image {
             Content::Qcow2(qcow2) => qcow2.next_data(from, until),
             Content::Vhd(vhd) => vhd.next_data(from, until),
             Content::Vhdx(vhdx) => vhdx.next_data(from, until),
+            Content::Stream(stream) => stream.next_data(from, until),
         }?;
         let clipped = range.map(|range| range.start.max(from)..range.end.min(until));
         Ok(clipped.filter(|range| !range.is_empty()))
@@ -177,8 +189,11 @@ impl Image {
         }
     }
 
-    /// An error if any file of the image was written to since it was opened.
+    /// An error if any file of the image was written to since it was opened, or if what comes in ends too early.
     pub fn check_unchanged(&self) -> Result<(), ImageError> {
+        if let Content::Stream(stream) = &self.content {
+            return stream.finish();
+        }
         self.each_file(&mut SourceFile::check_unchanged)
     }
 
@@ -200,6 +215,7 @@ impl Image {
             Content::Qcow2(qcow2) => qcow2.each_file(visit),
             Content::Vhd(vhd) => vhd.each_file(visit),
             Content::Vhdx(vhdx) => vhdx.each_file(visit),
+            Content::Stream(_) => Ok(()),
         }
     }
 }

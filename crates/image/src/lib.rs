@@ -41,7 +41,7 @@
 //! Disks up to 64 TiB. Of tables only the first level is held: at most 16 MiB (a grain directory) or
 //! 32 MiB (an L1 table, an SEsparse directory) for each file of a chain, checked against the file's length before memory is taken. A read takes one grain
 //! or cluster of scratch, at most 2 MiB each way. 512 extents, 32 deltas, 64 parents of a VHD or VHDX, 8 backing images,
-//! 1 MiB of text (4 MiB of OVF), 1024 members of a tar file. A VHDX's log of 32 MiB, and that much for one entry of it while the
+//! what comes in as a stream and was not read yet within 256 MiB of its disk, compressed; 1 MiB of text (4 MiB of OVF), 1024 members of a tar file. A VHDX's log of 32 MiB, and that much for one entry of it while the
 //! file is opened. `tests/memory.rs` opens disks of 62 TiB that files of 1 to 4 MiB describe.
 
 mod chain;
@@ -66,4 +66,5 @@ pub use file::{RemoteFile, Revision, SourceFile};
 pub use folder::Folder;
 pub use image::{Format, Image, MAX_IMAGE_BYTES, open_image};
 pub use ovf::{Checksums, OvfError};
+pub use vmdk::Stream;
 pub use vmx::{Vmx, VmxDisk, VmxError};

@@ -4,6 +4,7 @@ mod chain;
 mod cowd;
 mod descriptor;
 mod extent;
+mod forward;
 mod sesparse;
 mod sparse;
 
@@ -19,6 +20,8 @@ use extent::{Content, Extent, Place};
 use sparse::Sparse;
 
 pub(crate) use descriptor::DESCRIPTOR_MARK;
+pub(crate) use forward::Forward;
+pub use forward::Stream;
 pub(crate) use sparse::{SPARSE_MAGIC, is_stream_optimized};
 
 /// The first sectors of a disk to its last: extents that lie end to end, over the disk that a snapshot was

@@ -104,10 +104,11 @@ impl Images {
         let disk = source.disks.into_iter().nth(index).ok_or_else(|| RepoError::NotFound {
             what: format!("disk {index} of recovery point {}", point.id),
         })?;
-        let shape = Shape::new(BLOCK_SIZE, disk.image.size())
-            .ok_or_else(|| RepoError::refused(format!("a disk of {} bytes", disk.image.size())))?;
+        let size = disk.manifest.size_bytes;
+        let shape = Shape::new(BLOCK_SIZE, size);
+        let shape = shape.ok_or_else(|| RepoError::refused(format!("a disk of {size} bytes")))?;
         let key = *now.disks[index].map_hash.as_bytes();
-        Ok(ImageDisk::new(disk.image, file.display().to_string(), key, shape))
+        Ok(ImageDisk::new(disk.image.open(size)?, file.display().to_string(), key, shape))
     }
 }
 

@@ -4,6 +4,7 @@ mod blocks;
 mod changes;
 mod conveyor;
 mod known;
+mod machine;
 mod options;
 mod packs;
 mod parent;
@@ -11,7 +12,7 @@ pub(crate) mod source;
 mod verification;
 
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use jiff::Timestamp;
@@ -19,6 +20,7 @@ use parking_lot::RwLock;
 use rekindle_image::Image;
 
 pub use changes::{Changes, MAX_CHANGES_BYTES};
+pub use machine::{Machine, MachineDisk};
 pub use options::{IngestCounts, IngestOptions, IngestProgress, IngestReport};
 
 use crate::map::Shape;
@@ -51,7 +53,37 @@ pub fn ingest(
     cancel: &AtomicBool,
 ) -> Result<IngestReport, RepoError> {
     repository.refuse_images("take in recovery points")?;
-    let source = Source::open(source, options)?;
+    take_in(repository, Source::open(source, options)?, options, progress, cancel)
+}
+
+/// The same for a VM that is read from its host. Its disks are read one after another, each from its first byte to its
+/// last; what has come and is not stored yet is at most 68 MiB.
+pub fn ingest_machine(
+    repository: &Repository,
+    machine: Machine,
+    options: &IngestOptions,
+    progress: &IngestProgress,
+    cancel: &AtomicBool,
+) -> Result<IngestReport, RepoError> {
+    repository.refuse_images("take in recovery points")?;
+    let result =
+        take_in(repository, Source::from_machine(machine, options)?, options, progress, cancel);
+    match result {
+        // Who is asked to stop fails to wait for the host.
+        Err(RepoError::Unavailable { .. }) if cancel.load(Ordering::Relaxed) => {
+            Err(RepoError::Cancelled)
+        }
+        result => result,
+    }
+}
+
+fn take_in(
+    repository: &Repository,
+    source: Source,
+    options: &IngestOptions,
+    progress: &IngestProgress,
+    cancel: &AtomicBool,
+) -> Result<IngestReport, RepoError> {
     progress.start(source.size_bytes());
     let writer = Writer::begin(repository.store())?;
     let known = RwLock::new(Known::load(repository.store(), repository.seal(), cancel)?);
@@ -102,7 +134,10 @@ impl Run<'_> {
         let mut maps = Vec::new();
         for disk in std::mem::take(&mut self.source.disks) {
             let mut manifest = disk.manifest;
-            let written = self.write_disk(&disk.image, &mut manifest, packs, &mut maps);
+            let written = match disk.image.open(manifest.size_bytes) {
+                Ok(image) => self.write_disk(&image, &mut manifest, packs, &mut maps),
+                Err(error) => Err(error),
+            };
             if let Err(error) = written.and_then(|()| verification.check_so_far()) {
                 self.remove_maps(&maps);
                 return Err(error);

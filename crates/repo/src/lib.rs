@@ -106,7 +106,8 @@ pub use check::{CheckProgress, CheckReport, CheckScope, Problem, check};
 pub use error::RepoError;
 pub use id::{MapId, ParseIdError, PointId, VmId};
 pub use ingest::{
-    Changes, IngestCounts, IngestOptions, IngestProgress, IngestReport, MAX_CHANGES_BYTES, ingest,
+    Changes, IngestCounts, IngestOptions, IngestProgress, IngestReport, MAX_CHANGES_BYTES, Machine,
+    MachineDisk, ingest, ingest_machine,
 };
 pub use manifest::{
     DiskManifest, MAX_DISK_BYTES, MAX_DISKS, MAX_MANIFEST_BYTES, MAX_NVRAM_BYTES, PointManifest,
@@ -117,6 +118,7 @@ pub use map::{BlockRef, MapEntry};
 pub use prune::{
     KeptBy, PruneCounts, PruneOptions, PruneProgress, PruneReport, Retention, Verdict, prune,
 };
+pub use rekindle_image::Stream;
 pub use repository::{CondemnedPoint, CreateOptions, DamagedPoint, PointListing, Repository};
 pub use run::{BlockRun, RUN_BYTES};
 pub use seal::{Passkey, PasskeyInfo};

@@ -4,6 +4,7 @@
 //!
 //! ```text
 //!  inventory datastore directory vm power snapshot relocate network   what a recovery wants, each call idempotent
+//!  export                                                             what a backup wants: disks and files of a VM
 //!      └─────────┴────────┴─────┴────┴──────┴────────┴───────┘
 //!                  task   property                        tasks are followed, objects read and watched
 //!                     session                             log in, once more when the server forgot us
@@ -13,7 +14,7 @@
 //!
 //! # Invariants
 //!
-//! 1. Every public call is idempotent: asked twice, it finds its work done. So is every call that was
+//! 1. Every public call but those that take a snapshot or a lease is idempotent: asked twice, it finds its work done. So is every call that was
 //!    cut off, by us or by the network, and is made again.
 //! 2. Nothing is sent, least of all the password, before the server's certificate was checked.
 //! 3. A datastore is removed only if it mounts the very export that the caller names.
@@ -44,6 +45,7 @@ mod datastore;
 mod directory;
 mod endpoint;
 mod error;
+mod export;
 mod inventory;
 mod moref;
 mod network;
@@ -65,8 +67,9 @@ use std::sync::Arc;
 pub use datastore::{Datastore, NasExport};
 pub use endpoint::{Endpoint, Limits, Trust};
 pub use error::VsphereError;
+pub use export::{Download, ExportOf, Lease, LeasedDisk};
 pub use inventory::{Host, Network};
-pub use moref::{DatastoreId, HostId, VmId};
+pub use moref::{DatastoreId, HostId, SnapshotId, VmId};
 pub use network::{Nic, NicChange};
 pub use power::UuidPolicy;
 pub use secret::Secret;

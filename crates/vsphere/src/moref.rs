@@ -64,6 +64,10 @@ id! {
     DatastoreId, "Datastore"
 }
 id! {
+    /// A snapshot of a VM. It means nothing once the snapshot is removed.
+    SnapshotId, "VirtualMachineSnapshot"
+}
+id! {
     /// A registered VM of one server. It stays through a migration; registered anew, a VM has another.
     VmId, "VirtualMachine"
 }

@@ -47,7 +47,7 @@ pub(crate) struct Roots {
 }
 
 pub(crate) struct Session {
-    transport: Transport,
+    pub(crate) transport: Transport,
     pub(crate) roots: Roots,
     pub(crate) about: About,
     pub(crate) limits: Limits,

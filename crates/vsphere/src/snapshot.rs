@@ -4,10 +4,16 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::{VmId, Vsphere, VsphereError, error::Failure, soap::Request, task};
+use crate::{
+    SnapshotId, VmId, Vsphere, VsphereError, error::Failure, moref::MoRef, soap::Request, task,
+    xml::Element,
+};
 
 /// How long a host may write back what a snapshot holds: 8 TiB at 100 MiB/s.
 const MERGE_WITHIN: Duration = Duration::from_secs(86_400);
+
+/// A VM has at most 32.
+const MAX_SNAPSHOTS: usize = 64;
 
 impl Vsphere {
     /// Sees that a VM has a snapshot, of its disks alone: what its guest writes from now on goes to
@@ -57,6 +63,58 @@ impl Vsphere {
         Ok(())
     }
 
+    /// Takes a snapshot of a VM's disks alone.
+    pub async fn take_snapshot(
+        &self,
+        vm: &VmId,
+        name: &str,
+        description: &str,
+    ) -> Result<SnapshotId, VsphereError> {
+        let request = Request::new("CreateSnapshot_Task", &vm.moref(), |w| {
+            w.text("name", name);
+            w.text("description", description);
+            w.flag("memory", false);
+            w.flag("quiesce", false);
+        });
+        // Not repeated: one whose answer is lost is found by its name.
+        let made = self.session.run(&request, self.session.limits.task).await?;
+        let snapshot = made.as_ref().and_then(Element::moref);
+        let garbled = || Failure::garbled(request.call, "it names no snapshot");
+        Ok(SnapshotId::from(snapshot.ok_or_else(garbled)?))
+    }
+
+    /// Removes a VM's snapshots of this name, and writes what came after them back to the disks; says how many there
+    /// were. Others stay.
+    pub async fn remove_snapshots(&self, vm: &VmId, name: &str) -> Result<usize, VsphereError> {
+        self.session.insist(|| self.try_remove_snapshots(vm, name)).await
+    }
+
+    async fn try_remove_snapshots(&self, vm: &VmId, name: &str) -> Result<usize, Failure> {
+        let deadline = Instant::now() + MERGE_WITHIN;
+        let mut removed = 0;
+        loop {
+            let read = self.session.read(&vm.moref(), &["name", "snapshot"]).await?;
+            let mut named = Vec::new();
+            if let Some(info) = read.get("snapshot") {
+                info.all("rootSnapshotList").for_each(|tree| find_named(tree, name, &mut named));
+            }
+            let Some(snapshot) = named.pop() else { return Ok(removed) };
+            let request = Request::new("RemoveSnapshot_Task", &snapshot, |w| {
+                w.flag("removeChildren", false);
+                w.flag("consolidate", true);
+            });
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.session.run(&request, left).await {
+                Ok(_) if removed < MAX_SNAPSHOTS => removed += 1,
+                Ok(_) => return Err(Failure::garbled(request.call, "a snapshot that stays")),
+                Err(failure) => match task::in_the_way(&failure) {
+                    Some(task) => self.session.wait_out(&task, deadline).await?,
+                    None => task::forgotten(failure, deadline).await?,
+                },
+            }
+        }
+    }
+
     /// Lets new snapshots be written beside the disks again, after [`Vsphere::ensure_snapshot`] with
     /// a configuration that had them written elsewhere. Says whether the host also gave up the
     /// other place as the VM's working directory, which some do only while the VM is off.
@@ -90,4 +148,12 @@ impl Vsphere {
             Err(failure) => Err(failure),
         }
     }
+}
+
+/// The snapshots called `name` in a tree, those above before those below.
+fn find_named(tree: &Element, name: &str, found: &mut Vec<MoRef>) {
+    if tree.text_at(&["name"]) == Some(name) {
+        found.extend(tree.child("snapshot").and_then(Element::moref));
+    }
+    tree.all("childSnapshotList").for_each(|child| find_named(child, name, found));
 }

@@ -10,7 +10,7 @@ use reqwest::{
 use tokio::time::timeout;
 
 use crate::{
-    Endpoint, VsphereError,
+    Endpoint, Trust, VsphereError,
     endpoint::Limits,
     error::Failure,
     soap::{self, Request},
@@ -91,6 +91,71 @@ impl Transport {
             }
             answer => answer,
         }
+    }
+
+    /// The URL that a server hands out, with this server's own name where it has `*`; and whether it is of this server.
+    pub(crate) fn resolve(&self, text: &str) -> Result<(Url, bool), String> {
+        let own_port = self.url.port_or_known_default();
+        let host = self.url.host_str().unwrap_or_default();
+        let authority = own_port.map_or(host.to_owned(), |port| format!("{host}:{port}"));
+        let text = text.replacen("://*", &format!("://{authority}"), 1);
+        let url = Url::parse(&text).map_err(|e| format!("the URL {text:?}: {e}"))?;
+        let own = url.host_str() == self.url.host_str() && url.port_or_known_default() == own_port;
+        match url.scheme() == "https" || (own && url.scheme() == self.url.scheme()) {
+            true => Ok((url, own)),
+            false => Err(format!("the URL {text:?} is not encrypted")),
+        }
+    }
+
+    /// Begins to read what is at `url`. The session's cookie goes to this server alone; another is trusted as `trust`
+    /// says, else as this one.
+    pub(crate) async fn get(
+        &self,
+        url: Url,
+        trust: Option<&Trust>,
+        call: &'static str,
+    ) -> Result<Response, Failure> {
+        let client = match trust {
+            Some(trust) => tls::configure(builder(&self.limits), trust)?
+                .build()
+                .map_err(|e| VsphereError::BadEndpoint { reason: chain(&e) })?,
+            None => self.http.clone(),
+        };
+        let own = url.host_str() == self.url.host_str()
+            && url.port_or_known_default() == self.url.port_or_known_default();
+        let mut get = client.get(url);
+        if let Some(cookie) = self.cookie().clone().filter(|_| own) {
+            get = get.header(COOKIE, cookie);
+        }
+        let within = self.limits.call;
+        let response = match timeout(within, get.send()).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) => return Err(self.broken(call, &error).await),
+            Err(_) => return Err(VsphereError::TimedOut { call, after: within }.into()),
+        };
+        match response.status() {
+            StatusCode::OK => Ok(response),
+            StatusCode::NOT_FOUND => Err(Failure::not_found("what it asked for")),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                let (fault, message) = ("HTTP".to_owned(), response.status().to_string());
+                Err(VsphereError::Denied { call, fault, message }.into())
+            }
+            status => Err(refused_by_http(call, status)),
+        }
+    }
+
+    /// Begins to read the file `path` of a datastore.
+    pub(crate) async fn get_folder(
+        &self,
+        path: &str,
+        query: &[(&str, &str)],
+    ) -> Result<Response, Failure> {
+        let mut url = self.url.clone();
+        url.set_query(None);
+        let bad = || Failure::garbled("read", "a URL that has no path");
+        url.path_segments_mut().map_err(|()| bad())?.clear().push("folder").extend(path.split('/'));
+        url.query_pairs_mut().extend_pairs(query);
+        self.get(url, None, "read").await
     }
 
     /// Tells a certificate that is not trusted from a server that cannot be reached.

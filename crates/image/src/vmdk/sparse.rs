@@ -201,35 +201,49 @@ impl Header {
     }
 
     fn read(file: &SourceFile, offset: u64) -> Result<Self, ImageError> {
-        let bytes = file.read_vec(offset, HEADER_BYTES)?;
-        if !bytes.starts_with(SPARSE_MAGIC) {
-            return Err(file.corrupt(format!("no header at {offset}")));
+        Self::parse(file.name(), &file.read_vec(offset, HEADER_BYTES)?, offset)
+    }
+
+    /// Reads the header in `bytes`, a sector that the file `name` has at `offset`.
+    pub(super) fn parse(name: &str, bytes: &[u8], offset: u64) -> Result<Self, ImageError> {
+        if !bytes.starts_with(SPARSE_MAGIC) || bytes.len() < HEADER_BYTES {
+            return Err(ImageError::corrupt(name, format!("no header at {offset}")));
         }
-        let version = le32(&bytes, 4);
+        let version = le32(bytes, 4);
         if !(1..=3).contains(&version) {
             let what = format!("it is a VMDK of version {version}");
-            return Err(ImageError::unsupported(file.name(), what));
+            return Err(ImageError::unsupported(name, what));
         }
         let header = Self {
-            flags: le32(&bytes, 8),
-            capacity: le64(&bytes, 12),
-            grain: le64(&bytes, 20),
-            descriptor: (le64(&bytes, 28), le64(&bytes, 36)),
-            table_entries: u64::from(le32(&bytes, 44)),
-            directory: le64(&bytes, 56),
-            compression: le16(&bytes, 77),
+            flags: le32(bytes, 8),
+            capacity: le64(bytes, 12),
+            grain: le64(bytes, 20),
+            descriptor: (le64(bytes, 28), le64(bytes, 36)),
+            table_entries: u64::from(le32(bytes, 44)),
+            directory: le64(bytes, 56),
+            compression: le16(bytes, 77),
         };
-        header.check(file, bytes[73..77] == *b"\n \r\n")?;
+        header.check(name, bytes[73..77] == *b"\n \r\n")?;
         Ok(header)
     }
 
-    fn check(&self, file: &SourceFile, line_ends: bool) -> Result<(), ImageError> {
+    /// Bytes of the disk.
+    pub(super) fn size(&self) -> u64 {
+        self.capacity * SECTOR
+    }
+
+    pub(super) fn grain_bytes(&self) -> u64 {
+        self.grain * SECTOR
+    }
+
+    fn check(&self, name: &str, line_ends: bool) -> Result<(), ImageError> {
         if self.flags & 1 != 0 && !line_ends {
-            return Err(file.corrupt("it was transferred as text, which destroys it".into()));
+            let detail = "it was transferred as text, which destroys it";
+            return Err(ImageError::corrupt(name, detail));
         }
         if self.capacity > MAX_IMAGE_BYTES / SECTOR {
             let what = format!("a disk of {} sectors", self.capacity);
-            return Err(ImageError::unsupported(file.name(), what));
+            return Err(ImageError::unsupported(name, what));
         }
         let grain = 8..=MAX_GRAIN_SECTORS;
         let tables = 1..=TABLE_ENTRIES;
@@ -238,15 +252,20 @@ impl Header {
             || !self.grain.is_power_of_two()
             || !tables.contains(&self.table_entries)
         {
-            return Err(file.corrupt("its header has impossible sizes".into()));
+            return Err(ImageError::corrupt(name, "its header has impossible sizes"));
         }
         match (self.compressed(), self.compression, self.flags & FLAG_MARKERS != 0) {
             (false, 0, _) | (true, 1, true) => Ok(()),
-            _ => Err(ImageError::unsupported(file.name(), "it is compressed in an unknown way")),
+            _ => Err(ImageError::unsupported(name, "it is compressed in an unknown way")),
         }
     }
 
-    fn compressed(&self) -> bool {
+    /// Whether the header that counts is at the end of the file.
+    pub(super) fn has_footer(&self) -> bool {
+        self.directory == AT_END
+    }
+
+    pub(super) fn compressed(&self) -> bool {
         self.flags & FLAG_COMPRESSED != 0
     }
 

@@ -24,8 +24,42 @@ pub(crate) struct Source {
 
 /// An open disk and its manifest so far.
 pub(crate) struct SourceDisk {
-    pub(crate) image: Image,
+    pub(crate) image: DiskSource,
     pub(crate) manifest: DiskManifest,
+}
+
+/// Where a disk's bytes come from.
+pub(crate) enum DiskSource {
+    Open(Image),
+    /// A host sends it when its turn comes.
+    Later(Opener),
+}
+
+pub(super) type Opener = Box<dyn FnOnce() -> Result<Image, ImageError> + Send>;
+
+impl DiskSource {
+    /// The image, of `size` bytes.
+    pub(crate) fn open(self, size: u64) -> Result<Image, RepoError> {
+        let image = match self {
+            Self::Open(image) => image,
+            Self::Later(open) => open().map_err(refuse)?,
+        };
+        match image.size() == size {
+            true => Ok(image),
+            false => Err(RepoError::refused(format!(
+                "a disk of {} bytes came, and {size} were told",
+                image.size()
+            ))),
+        }
+    }
+
+    /// Bytes in its files, as far as there are any.
+    pub(crate) fn file_bytes(&self) -> u64 {
+        match self {
+            Self::Open(image) => image.file_bytes(),
+            Self::Later(_) => 0,
+        }
+    }
 }
 
 /// A source that cannot be ingested as it is.
@@ -179,7 +213,7 @@ impl Source {
     }
 
     pub(super) fn size_bytes(&self) -> u64 {
-        self.disks.iter().map(|disk| disk.image.size()).sum()
+        self.disks.iter().map(|disk| disk.manifest.size_bytes).sum()
     }
 }
 
@@ -201,12 +235,12 @@ impl SourceDisk {
             map_bytes: 0,
             map_hash: BlockHash::from_bytes([0; 32]),
         };
-        Ok(Self { image, manifest })
+        Ok(Self { image: DiskSource::Open(image), manifest })
     }
 }
 
 /// The file's base name, told apart from those of other disks of the VM.
-fn unique_name(path: &Path, taken: &mut HashSet<String>) -> String {
+pub(super) fn unique_name(path: &Path, taken: &mut HashSet<String>) -> String {
     let base = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut name = base.clone();
     let mut number = 1;
@@ -217,7 +251,7 @@ fn unique_name(path: &Path, taken: &mut HashSet<String>) -> String {
     name
 }
 
-fn identity(vmx: &Vmx, name: Option<String>, stem: String) -> VmIdentity {
+pub(super) fn identity(vmx: &Vmx, name: Option<String>, stem: String) -> VmIdentity {
     let shown = vmx.get("displayName").filter(|name| !name.trim().is_empty());
     let name = name.unwrap_or_else(|| shown.map_or(stem, str::to_owned));
     let name: String = name.chars().filter(|c| !c.is_control()).take(200).collect();
