@@ -80,6 +80,9 @@ class Proxy:
     async def _answer(self, writer, method, answer, data):
         """Whether the connection goes on."""
         fault = self._fault(method)
+        if fault == "flip" and data.lstrip().startswith(b"<?xml"):
+            # A listing has no checksum of its own: nobody could tell, but for TLS.
+            fault = None
         if fault:
             self.seen[fault] += 1
         if fault == "reset":
