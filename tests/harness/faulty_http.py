@@ -17,6 +17,8 @@ class Proxy:
         self.port, self.upstream = port, upstream
         self.faults, self.latency = dict(faults), latency
         self.down = False
+        # Kinds that the next GETs of objects get, one each, before chance goes on.
+        self.owed = []
         self.seen = Counter()
         self.random = random.Random(seed)
 
@@ -79,9 +81,10 @@ class Proxy:
 
     async def _answer(self, writer, method, answer, data):
         """Whether the connection goes on."""
-        fault = self._fault(method)
-        if fault == "flip" and data.lstrip().startswith(b"<?xml"):
-            # A listing has no checksum of its own: nobody could tell, but for TLS.
+        # A listing has no checksum of its own: nobody could tell that it was hurt, but for TLS.
+        hurtable = method == "GET" and data and not data.lstrip().startswith(b"<?xml")
+        fault = self.owed.pop(0) if self.owed and hurtable else self._fault(method)
+        if fault == "flip" and not hurtable:
             fault = None
         if fault:
             self.seen[fault] += 1
