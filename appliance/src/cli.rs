@@ -6,7 +6,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use rekindle_console::{Role, Scope};
 
+mod upkeep;
+
 use crate::exit;
+pub(crate) use upkeep::{PruneArgs, UpkeepArgs};
 
 mod batch;
 mod format;
@@ -205,9 +208,10 @@ pub(crate) enum RepoCommand {
         #[arg(long, value_enum)]
         tier: TierArg,
     },
-    /// Not in this version.
-    #[command(hide = true)]
-    Prune,
+    /// Let old recovery points go, and delete what none of the others needs once its grace time is over.
+    Prune(Box<PruneArgs>),
+    /// Show what prunes a repository on the appliance, and how the last prune ended.
+    Upkeep(UpkeepArgs),
     /// List, add and remove the passkeys of a sealed repository.
     Passkey {
         #[command(subcommand)]
@@ -397,6 +401,9 @@ pub(crate) struct PointsArgs {
     /// Only this repository's points.
     #[arg(long)]
     pub(crate) repository: Option<String>,
+    /// Those that a prune has let go, with when they are deleted.
+    #[arg(long)]
+    pub(crate) condemned: bool,
     #[command(flatten)]
     pub(crate) daemon: DaemonArgs,
 }

@@ -10,6 +10,7 @@ mod recover;
 mod repositories;
 mod table;
 mod trust;
+mod upkeep;
 mod user;
 
 use rekindle_jobs::{Forecast, JobView, Report};
@@ -20,6 +21,7 @@ pub(crate) use audit::audit;
 pub(crate) use batch::batch;
 pub(crate) use repositories::repositories;
 pub(crate) use table::{bytes, seconds};
+pub(crate) use upkeep::{print_report, prune, upkeep};
 pub(crate) use user::user;
 
 use crate::{
@@ -58,6 +60,9 @@ pub(crate) fn points(args: &PointsArgs) -> Result<(), Failure> {
     let mut query = Vec::new();
     query.extend(args.vm.as_deref().map(|vm| ("vm", vm)));
     query.extend(args.repository.as_deref().map(|name| ("repository", name)));
+    if args.condemned {
+        query.push(("condemned", "true"));
+    }
     let answer: Value = run(daemon.get("points", &query))?;
     if args.daemon.json {
         return table::json(&answer);
@@ -72,7 +77,10 @@ pub(crate) fn points(args: &PointsArgs) -> Result<(), Failure> {
             bytes(point.size_bytes),
             bytes(point.stored_bytes),
             point.repository,
-            point.tags.join(","),
+            match point.goes_after {
+                Some(at) => format!("deleted after {}", at.strftime("%Y-%m-%d %H:%M:%SZ")),
+                None => point.tags.join(","),
+            },
         ]);
     }
     table.print();
@@ -98,6 +106,7 @@ struct Point {
     size_bytes: u64,
     stored_bytes: u64,
     tags: Vec<String>,
+    goes_after: Option<jiff::Timestamp>,
 }
 
 #[derive(Deserialize)]

@@ -5,6 +5,7 @@ mod file;
 mod location;
 mod secrets;
 mod settings;
+mod upkeep;
 
 use std::path::{Path, PathBuf};
 

@@ -4,6 +4,7 @@ mod check;
 mod images;
 mod ingest;
 pub(crate) mod passkey;
+mod prune;
 mod tier;
 pub(crate) mod vsphere;
 mod work;
@@ -52,7 +53,8 @@ pub(crate) fn repo(what: RepoCommand) -> Result<(), Failure> {
             tier::thaw(&point, retrieval, days, wait)
         }
         RepoCommand::Move { point, tier } => tier::move_to(&point, tier),
-        RepoCommand::Prune => Err(Failure::refused("pruning is not in this version")),
+        RepoCommand::Prune(args) => prune::prune(&args),
+        RepoCommand::Upkeep(args) => crate::client::upkeep(&args),
         RepoCommand::Passkey { what } => passkey::passkey(&what),
     }
 }

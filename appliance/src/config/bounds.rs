@@ -1,5 +1,6 @@
 use std::{collections::BTreeSet, ops::RangeInclusive, path::Path};
 
+use rekindle_jobs::UpkeepConfig;
 use rekindle_repo::S3Location;
 
 use super::{Config, RepositoryEntry, TargetEntry, TlsUse};
@@ -171,6 +172,9 @@ fn repository(entry: &RepositoryEntry, found: &mut Found) {
     if entry.has_images() && passkeys {
         found.add(format!("{name}: a repository of images is not sealed and has no passkeys"));
     }
+    if entry.has_images() && entry.upkeep() != UpkeepConfig::default() {
+        found.add(format!("{name}: a repository of images is not pruned and has nothing to keep"));
+    }
     let sealed = entry.passkey_file.is_some() || entry.passkey_credential.is_some();
     if entry.passkey_file.is_some() && entry.passkey_credential.is_some() {
         found.add(format!("{name}: passkey_file and passkey_credential exclude each other"));
@@ -178,6 +182,26 @@ fn repository(entry: &RepositoryEntry, found: &mut Found) {
     if entry.recover_needs_passkey == Some(true) && !sealed {
         found
             .add(format!("{name}: recover_needs_passkey needs passkey_file or passkey_credential"));
+    }
+    upkeep(&name, entry, found);
+}
+
+fn upkeep(name: &str, entry: &RepositoryEntry, found: &mut Found) {
+    let counts = [
+        ("keep_last", entry.keep_last),
+        ("keep_daily", entry.keep_daily),
+        ("keep_weekly", entry.keep_weekly),
+        ("keep_monthly", entry.keep_monthly),
+        ("keep_yearly", entry.keep_yearly),
+    ];
+    for (key, count) in counts {
+        found.within(&format!("{name}: {key}"), count.unwrap_or(0).into(), 0..=100_000);
+    }
+    if let Some(hours) = entry.prune_grace_hours {
+        found.within(&format!("{name}: prune_grace_hours"), hours.into(), 1..=YEAR_SECONDS / 3600);
+    }
+    if let Err(error) = entry.upkeep().retention.validate() {
+        found.add(format!("{name}: {error}"));
     }
 }
 
@@ -309,6 +333,16 @@ mod tests {
                 "[[repository]]\nname='a'\npath='/x'\nkind='images'\npasskey_file='/x'",
                 "images is not sealed",
             ),
+            (
+                "[[repository]]\nname='a'\npath='/x'\nkind='images'\nkeep_last=3",
+                "images is not pruned",
+            ),
+            (
+                "[[repository]]\nname='a'\npath='/x'\nprune_grace_hours=0",
+                "prune_grace_hours = 0 must be from 1",
+            ),
+            ("[[repository]]\nname='a'\npath='/x'\nkeep_daily=-1", "invalid value"),
+            ("[[repository]]\nname='a'\npath='/x'\nkeep_tags=['gold']", "tags alone"),
             ("[recovery]\nmax_active = 0", "recovery.max_active = 0 must be from 1"),
         ];
         for (text, expected) in cases {

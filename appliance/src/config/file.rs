@@ -214,6 +214,14 @@ pub(crate) struct RepositoryEntry {
     pub(crate) passkey_file: Option<PathBuf>,
     pub(crate) passkey_credential: Option<String>,
     pub(crate) recover_needs_passkey: Option<bool>,
+    /// What a prune keeps.
+    pub(crate) keep_last: Option<u32>,
+    pub(crate) keep_daily: Option<u32>,
+    pub(crate) keep_weekly: Option<u32>,
+    pub(crate) keep_monthly: Option<u32>,
+    pub(crate) keep_yearly: Option<u32>,
+    pub(crate) keep_tags: Option<Vec<String>>,
+    pub(crate) prune_grace_hours: Option<u32>,
 }
 
 /// What lies in a repository.
@@ -250,6 +258,13 @@ impl RepositoryEntry {
             passkey_file: None,
             passkey_credential: None,
             recover_needs_passkey: None,
+            keep_last: None,
+            keep_daily: None,
+            keep_weekly: None,
+            keep_monthly: None,
+            keep_yearly: None,
+            keep_tags: None,
+            prune_grace_hours: None,
         }
     }
 }

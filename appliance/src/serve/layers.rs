@@ -136,6 +136,8 @@ fn jobs(config: &Config) -> JobsConfig {
     let mut jobs = JobsConfig::new(config.state_dir.join("exports"));
     let said = |entry: RepositoryEntry| Some((entry.name, entry.recover_needs_passkey?));
     jobs.needs_passkey = config.repositories().into_iter().filter_map(said).collect();
+    let upkeep = |entry: RepositoryEntry| (entry.name.clone(), entry.upkeep());
+    jobs.upkeep = config.repositories().into_iter().map(upkeep).collect();
     jobs.own_dirs = vec![config.state_dir.clone(), config.cache_dir()];
     jobs.own_dirs.extend(config.repositories().into_iter().filter_map(|entry| entry.path));
     jobs.ring_gives_way = one_file_system(&config.state_dir, &config.cache_dir());

@@ -26,7 +26,7 @@ impl Act {
 
     /// With the reason that was given, which must be there where it is configured to be.
     pub(crate) fn because(
-        mut self,
+        self,
         console: &Console,
         reason: Option<String>,
     ) -> Result<Self, Problem> {
@@ -35,12 +35,26 @@ impl Act {
             let detail = "say why: this appliance wants a `reason`";
             return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "reason_required", detail));
         }
+        self.noting(reason)
+    }
+
+    /// With the reason that was given, if one was.
+    pub(crate) fn noting(mut self, reason: Option<String>) -> Result<Self, Problem> {
         if reason.as_ref().is_some_and(|text| text.chars().count() > REASON_MAX) {
             let detail = format!("a reason has at most {REASON_MAX} characters");
             return Err(Problem::bad_request(detail));
         }
         self.reason = reason;
         Ok(self)
+    }
+
+    /// How something ended that was begun long ago, with what came of it.
+    pub(crate) fn note_of(&self, outcome: &str, what: &str) -> Note {
+        let object = match what {
+            "" => self.object.clone(),
+            what => format!("{}: {what}", self.object),
+        };
+        Note { object, ..self.note(outcome, None) }
     }
 
     fn note(&self, outcome: &str, begun: Option<u64>) -> Note {

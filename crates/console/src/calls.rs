@@ -74,10 +74,31 @@ pub(crate) const CALLS: &[Call] = &[
     ),
     call(
         "GET",
+        "/api/v1/repositories/{name}/upkeep",
+        VIEWER,
+        false,
+        "what prunes the repository now, and how the last prune ended",
+    ),
+    call(
+        "POST",
+        "/api/v1/repositories/{name}/prune",
+        ADMIN,
+        true,
+        "let old points go: {keep?, grace_hours?, drop?, spare?, dry_run?, reason?}; 202, the upkeep tells how it ends",
+    ),
+    call(
+        "DELETE",
+        "/api/v1/repositories/{name}/upkeep",
+        ADMIN,
+        false,
+        "stop it; what it did stays done",
+    ),
+    call(
+        "GET",
         "/api/v1/points",
         VIEWER,
         false,
-        "recovery points, newest first; ?repository= and ?vm= select",
+        "recovery points, newest first; ?repository= and ?vm= select, ?condemned=true those that a prune lets go",
     ),
     call("GET", "/api/v1/targets", VIEWER, false, "configured targets"),
     call(

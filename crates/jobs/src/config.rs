@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Hours;
+use crate::{Hours, UpkeepConfig};
 
 /// How many jobs run at once, what they keep free, and where their exports are.
 #[derive(Clone, Debug)]
@@ -15,6 +15,8 @@ pub struct JobsConfig {
     /// Whether a recovery from a repository needs a passkey in its request; from one that is not named here it does
     /// if the repository is sealed.
     pub needs_passkey: BTreeMap<String, bool>,
+    /// How repositories are kept, by name.
+    pub upkeep: BTreeMap<String, UpkeepConfig>,
     /// Directories of the appliance that no migration may write into.
     pub own_dirs: Vec<PathBuf>,
     /// The address at which clients reach the exports, for views; unknown when absent.
@@ -90,6 +92,7 @@ impl JobsConfig {
         Self {
             exports_dir,
             needs_passkey: BTreeMap::new(),
+            upkeep: BTreeMap::new(),
             own_dirs: Vec::new(),
             server: None,
             ring_gives_way: true,

@@ -17,6 +17,7 @@ use crate::journal::{Journal, Place, Record, unavailable};
 use crate::live::Live;
 use crate::profiles::Profiles;
 use crate::steps::{Status, turn};
+use crate::upkeep::Upkeep;
 use crate::writes::Writes;
 use crate::{
     Finish, JobError, JobId, JobState, JobView, JobsConfig, LimitsView, Next, SpaceView, Step,
@@ -57,7 +58,8 @@ pub struct JobsDeps {
 
 /// All jobs of the appliance.
 pub struct Jobs {
-    env: Arc<Env>,
+    pub(crate) env: Arc<Env>,
+    pub(crate) upkeep: Arc<Upkeep>,
     entries: Mutex<BTreeMap<JobId, Entry>>,
     /// Jobs from before a restart, until [`Jobs::run`].
     resting: Mutex<Vec<Driver>>,
@@ -91,6 +93,7 @@ impl Jobs {
         space::first_look(&env);
         let jobs = Arc::new(Self {
             env: env.clone(),
+            upkeep: Arc::default(),
             entries: Mutex::default(),
             resting: Mutex::default(),
             accepting: AsyncMutex::default(),
@@ -130,6 +133,7 @@ impl Jobs {
     /// is dropped.
     pub async fn stop(&self) {
         self.stop.cancel();
+        self.upkeep.stop_all();
         let mut drivers = std::mem::take(&mut *self.drivers.lock());
         while drivers.join_next().await.is_some() {}
         self.env.closing.cancel();
@@ -179,6 +183,12 @@ impl Jobs {
     #[cfg(test)]
     pub(crate) fn crash_point(&self) -> crate::tests::CrashPoint {
         self.env.journal.crash.clone()
+    }
+
+    /// Nobody looks at the jobs until it is dropped.
+    #[cfg(test)]
+    pub(crate) fn hold(&self) -> impl Drop + '_ {
+        self.entries.lock()
     }
 
     fn entry(

@@ -30,6 +30,8 @@
 //! 6. A passkey is checked when a recovery is asked for, and neither journaled nor logged nor kept.
 //! 7. Exports and disks of unfinished jobs are back before [`Jobs::open`] returns, or their clients wait:
 //!    none sees a disk without its bytes.
+//! 8. No prune of this appliance deletes a recovery point that a job uses which has not ended, and no job is begun
+//!    from a point that a prune has condemned.
 //!
 //! # Migration to a directory
 //!
@@ -90,6 +92,7 @@ mod steps;
 mod target;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 mod view;
 mod vmx;
 mod writes;
@@ -113,6 +116,9 @@ pub use request::{
 };
 pub use space::SpaceView;
 pub use target::{Target, VsphereTarget};
+pub use upkeep::{
+    Ending, PruneRequest, UpkeepConfig, UpkeepEnd, UpkeepKind, UpkeepRunning, UpkeepView,
+};
 pub use view::{
     Event, ExportedFile, ExportedVm, FileKind, JobId, JobState, JobView, Obstacle, Outcome, Phase,
     Progress, StepState, StepView,

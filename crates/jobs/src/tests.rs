@@ -12,6 +12,7 @@ mod migration;
 mod rate;
 mod rewriting;
 mod scale;
+mod upkeep;
 mod world;
 
 use std::sync::Arc;

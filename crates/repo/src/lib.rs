@@ -116,7 +116,8 @@ pub use manifest::{
 pub use map::read::DiskMap;
 pub use map::{BlockRef, MapEntry};
 pub use prune::{
-    KeptBy, PruneCounts, PruneOptions, PruneProgress, PruneReport, Retention, Verdict, prune,
+    KeptBy, PruneCounts, PruneOptions, PruneProgress, PruneReport, Retention, Verdict, prunable,
+    prune,
 };
 pub use rekindle_image::Stream;
 pub use repository::{CondemnedPoint, CreateOptions, DamagedPoint, PointListing, Repository};

@@ -74,6 +74,11 @@ pub struct PruneOptions {
     pub dry_run: bool,
 }
 
+/// `Refused` for a repository that is never pruned: one of images, which others made.
+pub fn prunable(repository: &Repository) -> Result<(), RepoError> {
+    repository.refuse_images("be pruned: what is in it is not ours")
+}
+
 /// Prunes a repository. `in_use` names the points that recoveries use; it is asked again before points are deleted.
 /// Blocks on I/O.
 ///
@@ -86,7 +91,7 @@ pub fn prune(
     progress: &PruneProgress,
     cancel: &AtomicBool,
 ) -> Result<PruneReport, RepoError> {
-    repository.refuse_images("be pruned: what is in it is not ours")?;
+    prunable(repository)?;
     let pass = || Run::new(repository, options, in_use, (progress, cancel))?.all();
     let mut report = pass()?;
     if options.grace.is_zero() && !options.dry_run {

@@ -21,6 +21,9 @@ const LISTED_WITHIN: Duration = Duration::from_secs(10);
 pub(crate) struct Selection {
     repository: Option<String>,
     vm: Option<String>,
+    /// Those that a prune has let go, instead of those that stay.
+    #[serde(default)]
+    condemned: bool,
 }
 
 #[derive(Serialize)]
@@ -42,6 +45,9 @@ struct PointView {
     stored_bytes: u64,
     disks: Vec<DiskView>,
     tags: Vec<String>,
+    /// From when on a prune deletes it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    goes_after: Option<Timestamp>,
 }
 
 #[derive(Serialize)]
@@ -78,7 +84,7 @@ pub(crate) async fn points(
     let mut found = Points { points: Vec::new(), left_out: 0, problems: Vec::new() };
     for (name, repository) in selected(&console, &caller.scope, selection.repository.as_deref())? {
         let _permit = console.listings.acquire().await.map_err(|e| Problem::internal(&e))?;
-        list(name, repository, selection.vm.as_deref(), &mut found).await;
+        list(name, repository, &selection, &mut found).await;
     }
     found.points.sort_by(|a, b| b.created_at.cmp(&a.created_at).then_with(|| a.id.cmp(&b.id)));
     found.left_out = found.points.len().saturating_sub(POINTS_MAX);
@@ -102,10 +108,10 @@ fn selected<'a>(
     Ok(vec![(wanted, repository)])
 }
 
-async fn list(name: &str, attached: &Attached, vm: Option<&str>, found: &mut Points) {
+async fn list(name: &str, attached: &Attached, selection: &Selection, found: &mut Points) {
     let listing = async { attached.get()?.points().await };
     let detail = match tokio::time::timeout(LISTED_WITHIN, listing).await {
-        Ok(Ok(listing)) => return add(name, listing, vm, found),
+        Ok(Ok(listing)) => return add(name, listing, selection, found),
         Ok(Err(error @ RepoError::Unavailable { .. })) => {
             attached.attachment().reason.unwrap_or_else(|| error.to_string())
         }
@@ -115,11 +121,18 @@ async fn list(name: &str, attached: &Attached, vm: Option<&str>, found: &mut Poi
     found.problems.push(Damage { repository: name.to_owned(), name: None, detail });
 }
 
-fn add(name: &str, listing: PointListing, vm: Option<&str>, found: &mut Points) {
-    let wanted = |point: &&PointManifest| {
+fn add(name: &str, listing: PointListing, selection: &Selection, found: &mut Points) {
+    let wanted = |point: &PointManifest| {
+        let vm = selection.vm.as_deref();
         vm.is_none_or(|vm| point.vm.name == vm || point.vm.id.as_str() == vm)
     };
-    found.points.extend(listing.points.iter().filter(wanted).map(|point| view(name, point)));
+    if selection.condemned {
+        let points = listing.condemned.iter().filter(|one| wanted(&one.point));
+        found.points.extend(points.map(|one| view(name, &one.point, Some(one.goes_after))));
+        return;
+    }
+    let points = listing.points.iter().filter(|point| wanted(point));
+    found.points.extend(points.map(|point| view(name, point, None)));
     found.problems.extend(listing.damaged.iter().map(|damaged| Damage {
         repository: name.to_owned(),
         name: Some(damaged.object.clone()),
@@ -127,7 +140,7 @@ fn add(name: &str, listing: PointListing, vm: Option<&str>, found: &mut Points) 
     }));
 }
 
-fn view(repository: &str, point: &PointManifest) -> PointView {
+fn view(repository: &str, point: &PointManifest, goes_after: Option<Timestamp>) -> PointView {
     let disks: Vec<_> = point
         .disks
         .iter()
@@ -148,5 +161,6 @@ fn view(repository: &str, point: &PointManifest) -> PointView {
         stored_bytes: disks.iter().map(|disk| disk.stored_bytes).sum(),
         disks,
         tags: point.tags.clone(),
+        goes_after,
     }
 }

@@ -1,3 +1,4 @@
+use jiff::Timestamp;
 use rekindle_repo::{Attached, PointId, PointManifest, RepoError};
 
 use super::Jobs;
@@ -48,7 +49,13 @@ async fn look_up(
     if let Ok(id) = name.parse::<PointId>() {
         match repository.point(&id).await {
             Err(RepoError::NotFound { .. }) => {}
-            found => return found.and_then(|point| suiting(point, request)),
+            found => {
+                let point = found.and_then(|point| suiting(point, request))?;
+                return match repository.goes_after(&point.id).await? {
+                    None => Ok(point),
+                    Some(at) => Err(condemned(&point.id, at)),
+                };
+            }
         }
     }
     if request.before.is_none() && request.tag.is_none() {
@@ -59,6 +66,15 @@ async fn look_up(
     let suiting = of_vm.filter(|point| suits(point, request));
     let latest = suiting.max_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
     latest.ok_or_else(|| not_found(name))
+}
+
+/// What a recovery would run from could be deleted under it.
+fn condemned(point: &PointId, at: Timestamp) -> RepoError {
+    RepoError::Refused {
+        reason: format!(
+            "recovery point {point} was let go by a prune and is deleted after {at}: prune with it spared to take it back"
+        ),
+    }
 }
 
 fn suits(point: &PointManifest, request: &RecoveryRequest) -> bool {

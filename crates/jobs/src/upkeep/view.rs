@@ -1,0 +1,57 @@
+use jiff::Timestamp;
+use rekindle_repo::PruneReport;
+use serde::{Deserialize, Serialize};
+
+use crate::ErrorView;
+
+/// Upkeep of one repository.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct UpkeepView {
+    /// What is under way.
+    pub running: Option<UpkeepRunning>,
+    /// How the last prune since the start ended, also one that changed nothing.
+    pub prune: Option<UpkeepEnd<PruneReport>>,
+}
+
+/// What upkeep there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UpkeepKind {
+    /// What is not needed goes.
+    Prune,
+}
+
+impl UpkeepKind {
+    /// Its name, as in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Prune => "prune",
+        }
+    }
+}
+
+/// What is under way, and how far it is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct UpkeepRunning {
+    /// What it is.
+    pub kind: UpkeepKind,
+    /// Since when.
+    pub begun_at: Timestamp,
+    /// Bytes of disks that are dealt with.
+    pub done_bytes: u64,
+    /// Bytes of disks in all, once that is known.
+    pub total_bytes: u64,
+}
+
+/// How it ended: with a report or an error.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct UpkeepEnd<R> {
+    /// When it began.
+    pub begun_at: Timestamp,
+    /// When it ended.
+    pub ended_at: Timestamp,
+    /// What it did.
+    pub report: Option<R>,
+    /// Why it did not come to its end.
+    pub error: Option<ErrorView>,
+}
