@@ -9,7 +9,7 @@ use rekindle_console::{Role, Scope};
 mod upkeep;
 
 use crate::exit;
-pub(crate) use upkeep::{PruneArgs, UpkeepArgs};
+pub(crate) use upkeep::{CheckArgs, Found, PruneArgs, UpkeepArgs};
 
 mod batch;
 mod format;
@@ -173,14 +173,9 @@ pub(crate) enum RepoCommand {
     },
     /// Tell which repositories the running appliance can read, since when, and why not.
     State(ListArgs),
-    /// Read everything in a repository and verify it.
-    Check {
-        #[command(flatten)]
-        open: OpenArgs,
-        /// Print JSON.
-        #[arg(long)]
-        json: bool,
-    },
+    /// Read everything in a repository and verify it. What is found is kept with its points, and a check that was
+    /// stopped goes on where it was.
+    Check(Box<CheckArgs>),
     /// Tell how soon a recovery point can be recovered: its tier, what is frozen, what a thaw takes.
     Tier {
         #[command(flatten)]
@@ -210,7 +205,7 @@ pub(crate) enum RepoCommand {
     },
     /// Let old recovery points go, and delete what none of the others needs once its grace time is over.
     Prune(Box<PruneArgs>),
-    /// Show what prunes a repository on the appliance, and how the last prune ended.
+    /// Show what prunes or checks a repository on the appliance, and how the last ones ended.
     Upkeep(UpkeepArgs),
     /// List, add and remove the passkeys of a sealed repository.
     Passkey {
@@ -354,6 +349,10 @@ pub(crate) struct IngestArgs {
     /// The recovery point of this VM that --changed or --dirty-bitmap counts from.
     #[arg(long, value_name = "POINT", requires = "changes")]
     pub(crate) parent: Option<String>,
+    /// How hard to compress, from 1 (fast) to 19 (small, and far slower) [default: compression_level of
+    /// the repository's configuration, or 1].
+    #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(i32).range(1..=19))]
+    pub(crate) compression_level: Option<i32>,
     #[command(flatten)]
     pub(crate) passkey: PasskeyArgs,
     #[command(flatten)]
@@ -404,6 +403,9 @@ pub(crate) struct PointsArgs {
     /// Those that a prune has let go, with when they are deleted.
     #[arg(long)]
     pub(crate) condemned: bool,
+    /// Only those of which the last check found this.
+    #[arg(long, value_enum)]
+    pub(crate) check: Option<Found>,
     #[command(flatten)]
     pub(crate) daemon: DaemonArgs,
 }

@@ -2,6 +2,7 @@
 
 mod audit;
 mod batch;
+mod check;
 mod follow;
 mod forecast;
 mod http;
@@ -14,11 +15,13 @@ mod upkeep;
 mod user;
 
 use rekindle_jobs::{Forecast, JobView, Report};
+use rekindle_repo::{CheckDepth, Tier};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 pub(crate) use audit::audit;
 pub(crate) use batch::batch;
+pub(crate) use check::{check, print_check};
 pub(crate) use repositories::repositories;
 pub(crate) use table::{bytes, seconds};
 pub(crate) use upkeep::{print_report, prune, upkeep};
@@ -60,6 +63,7 @@ pub(crate) fn points(args: &PointsArgs) -> Result<(), Failure> {
     let mut query = Vec::new();
     query.extend(args.vm.as_deref().map(|vm| ("vm", vm)));
     query.extend(args.repository.as_deref().map(|name| ("repository", name)));
+    query.extend(args.check.map(|found| ("check", found.as_str())));
     if args.condemned {
         query.push(("condemned", "true"));
     }
@@ -68,7 +72,17 @@ pub(crate) fn points(args: &PointsArgs) -> Result<(), Failure> {
         return table::json(&answer);
     }
     let listing: Points = http::decode(answer)?;
-    let mut table = Table::new(["POINT", "VM", "TAKEN", "SIZE", "STORED", "REPOSITORY", "TAGS"]);
+    let mut table = Table::new([
+        "POINT",
+        "VM",
+        "TAKEN",
+        "SIZE",
+        "STORED",
+        "TIER",
+        "CHECK",
+        "REPOSITORY",
+        "TAGS",
+    ]);
     for point in listing.points {
         table.row([
             point.id,
@@ -76,6 +90,8 @@ pub(crate) fn points(args: &PointsArgs) -> Result<(), Failure> {
             point.created_at.strftime("%Y-%m-%d %H:%M:%SZ").to_string(),
             bytes(point.size_bytes),
             bytes(point.stored_bytes),
+            point.tier.map_or("-", Tier::name).to_owned(),
+            point.check.as_ref().map_or_else(|| "-".to_owned(), Check::text),
             point.repository,
             match point.goes_after {
                 Some(at) => format!("deleted after {}", at.strftime("%Y-%m-%d %H:%M:%SZ")),
@@ -106,7 +122,23 @@ struct Point {
     size_bytes: u64,
     stored_bytes: u64,
     tags: Vec<String>,
+    check: Option<Check>,
+    tier: Option<Tier>,
     goes_after: Option<jiff::Timestamp>,
+}
+
+#[derive(Deserialize)]
+struct Check {
+    checked_at: jiff::Timestamp,
+    depth: CheckDepth,
+    sound: bool,
+}
+
+impl Check {
+    fn text(&self) -> String {
+        let found = if self.sound { "sound" } else { "DAMAGED" };
+        format!("{found} ({}, {})", self.depth.as_str(), self.checked_at.strftime("%Y-%m-%d"))
+    }
 }
 
 #[derive(Deserialize)]

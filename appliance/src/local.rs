@@ -47,7 +47,7 @@ pub(crate) fn repo(what: RepoCommand) -> Result<(), Failure> {
         }
         RepoCommand::Ls { config, json } => list(&config, json),
         RepoCommand::State(args) => crate::client::repositories(&args.daemon),
-        RepoCommand::Check { open, json } => check::check(&open, json),
+        RepoCommand::Check(args) => check::check(&args),
         RepoCommand::Tier { point } => tier::tier(&point),
         RepoCommand::Thaw { point, retrieval, days, wait } => {
             tier::thaw(&point, retrieval, days, wait)

@@ -1,7 +1,7 @@
-use clap::Args;
+use clap::{Args, ValueEnum};
 use rekindle_repo::{PointId, Retention};
 
-use super::{ConfigArgs, DaemonArgs, PasskeyArgs};
+use super::{ConfigArgs, DaemonArgs, OpenArgs, PasskeyArgs};
 
 #[derive(Args)]
 pub(crate) struct PruneArgs {
@@ -85,4 +85,51 @@ pub(crate) struct UpkeepArgs {
     pub(crate) stop: bool,
     #[command(flatten)]
     pub(crate) daemon: DaemonArgs,
+}
+
+#[derive(Args)]
+pub(crate) struct CheckArgs {
+    #[command(flatten)]
+    pub(crate) open: OpenArgs,
+    /// Only this recovery point and what it needs.
+    #[arg(long, value_name = "POINT")]
+    pub(crate) point: Option<PointId>,
+    /// Only manifests, maps and the indices of packs, and no block.
+    #[arg(long)]
+    pub(crate) structure: bool,
+    /// Read at most so many MB (1 000 000 bytes) of blocks a second.
+    #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) max_mb_per_second: Option<u32>,
+    /// Begin anew, and do not go on with one that was stopped.
+    #[arg(long)]
+    pub(crate) from_start: bool,
+    /// Keep nothing of what is found in the repository.
+    #[arg(long, conflicts_with = "by_appliance")]
+    pub(crate) keep_nothing: bool,
+    /// Have the running appliance do it, by the configured name.
+    #[arg(long)]
+    pub(crate) by_appliance: bool,
+    #[command(flatten)]
+    pub(crate) daemon: DaemonArgs,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum Found {
+    /// By the last check.
+    Sound,
+    /// By the last check.
+    Damaged,
+    /// By none.
+    Unchecked,
+}
+
+impl Found {
+    /// As the API has it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Sound => "sound",
+            Self::Damaged => "damaged",
+            Self::Unchecked => "unchecked",
+        }
+    }
 }

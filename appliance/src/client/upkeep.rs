@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use anyhow::Context;
-use rekindle_jobs::{UpkeepEnd, UpkeepKind, UpkeepView};
+use rekindle_jobs::{UpkeepEnd, UpkeepView};
 use rekindle_repo::{KeptBy, PruneCounts, PruneReport};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -36,14 +36,11 @@ pub(crate) fn prune(args: &PruneArgs) -> Result<(), Failure> {
     let path = path(&args.repository)?;
     let ended = run(async {
         let begun: UpkeepView = daemon.post(&format!("{path}/prune"), Some(&body), None).await?;
-        let since = begun.running.map(|running| running.begun_at);
-        ended(&daemon, &path, !args.daemon.json, |view| match &view.running {
-            Some(running) => Some(running.begun_at) != since,
-            None => true,
-        })
-        .await?
-        .prune
-        .ok_or_else(|| Failure::from(anyhow::anyhow!("the appliance forgot how it ended")))
+        let told = !args.daemon.json;
+        ended(&daemon, &path, &begun, told)
+            .await?
+            .prune
+            .ok_or_else(|| Failure::from(anyhow::anyhow!("the appliance forgot how it ended")))
     })?;
     print_end(&ended, args.daemon.json)
 }
@@ -72,31 +69,42 @@ pub(crate) fn upkeep(args: &UpkeepArgs) -> Result<(), Failure> {
             report.iter().for_each(print_counts);
         }
     }
+    match &view.check {
+        None => println!("no check since the start"),
+        Some(UpkeepEnd { ended_at, error: Some(error), .. }) => {
+            println!("the last check failed at {ended_at}: {}", error.message);
+        }
+        Some(UpkeepEnd { ended_at, report, .. }) => {
+            println!("the last check ended at {ended_at}");
+            report.iter().for_each(super::check::print_counts);
+        }
+    }
     Ok(())
 }
 
-fn path(repository: &str) -> Result<String, Failure> {
+pub(super) fn path(repository: &str) -> Result<String, Failure> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     if !repository.is_empty() && repository.chars().all(plain) {
         return Ok(format!("repositories/{repository}"));
     }
     let text = format!(
-        "{repository:?} is no configured name: the running appliance prunes what it uses, by name; where none uses it, say --without-appliance"
+        "{repository:?} is no configured name, by which the running appliance is asked (a prune from here needs --without-appliance)"
     );
     Err(Failure::refused(text))
 }
 
-/// Asks until `is_ended` finds it so.
-async fn ended(
+/// Asks until what was `begun` has ended.
+pub(super) async fn ended(
     daemon: &Daemon,
     path: &str,
+    begun: &UpkeepView,
     told: bool,
-    is_ended: impl Fn(&UpkeepView) -> bool,
 ) -> Result<UpkeepView, Failure> {
+    let since = begun.running.as_ref().map(|running| running.begun_at);
     let (path, mut pause) = (format!("{path}/upkeep"), ASK_AFTER);
     loop {
         let view: UpkeepView = daemon.get(&path, &[]).await?;
-        if is_ended(&view) {
+        if view.running.as_ref().is_none_or(|running| Some(running.begun_at) != since) {
             return Ok(view);
         }
         sleep(pause).await;
@@ -109,9 +117,7 @@ async fn ended(
 
 fn how_far(view: &UpkeepView) -> String {
     let Some(running) = &view.running else { return String::new() };
-    let what = match running.kind {
-        UpkeepKind::Prune => "prune",
-    };
+    let what = running.kind.as_str();
     let (done, total) = (bytes(running.done_bytes), bytes(running.total_bytes));
     format!("{what} since {}: {done} of {total} of disks looked through", running.begun_at)
 }

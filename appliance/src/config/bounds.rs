@@ -1,7 +1,7 @@
 use std::{collections::BTreeSet, ops::RangeInclusive, path::Path};
 
 use rekindle_jobs::UpkeepConfig;
-use rekindle_repo::S3Location;
+use rekindle_repo::{COMPRESSION_LEVELS, S3Location};
 
 use super::{Config, RepositoryEntry, TargetEntry, TlsUse};
 
@@ -183,6 +183,11 @@ fn repository(entry: &RepositoryEntry, found: &mut Found) {
         found
             .add(format!("{name}: recover_needs_passkey needs passkey_file or passkey_credential"));
     }
+    if let Some(level) = entry.compression_level
+        && !COMPRESSION_LEVELS.contains(&level)
+    {
+        found.add(format!("{name}: compression_level = {level} must be from 1 to 19"));
+    }
     upkeep(&name, entry, found);
 }
 
@@ -340,6 +345,10 @@ mod tests {
             (
                 "[[repository]]\nname='a'\npath='/x'\nprune_grace_hours=0",
                 "prune_grace_hours = 0 must be from 1",
+            ),
+            (
+                "[[repository]]\nname='a'\npath='/x'\ncompression_level=20",
+                "compression_level = 20 must be from 1",
             ),
             ("[[repository]]\nname='a'\npath='/x'\nkeep_daily=-1", "invalid value"),
             ("[[repository]]\nname='a'\npath='/x'\nkeep_tags=['gold']", "tags alone"),

@@ -214,6 +214,7 @@ pub(crate) struct RepositoryEntry {
     pub(crate) passkey_file: Option<PathBuf>,
     pub(crate) passkey_credential: Option<String>,
     pub(crate) recover_needs_passkey: Option<bool>,
+    pub(crate) compression_level: Option<i32>,
     /// What a prune keeps.
     pub(crate) keep_last: Option<u32>,
     pub(crate) keep_daily: Option<u32>,
@@ -258,6 +259,7 @@ impl RepositoryEntry {
             passkey_file: None,
             passkey_credential: None,
             recover_needs_passkey: None,
+            compression_level: None,
             keep_last: None,
             keep_daily: None,
             keep_weekly: None,

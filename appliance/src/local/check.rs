@@ -1,52 +1,31 @@
 use std::sync::Arc;
 
-use rekindle_repo::{CheckProgress, CheckReport, CheckScope};
+use rekindle_repo::{CheckDepth, CheckOptions, CheckProgress, CheckScope};
 
 use super::work::{self, HowFar};
-use crate::{
-    cli::OpenArgs,
-    client::bytes,
-    exit::{Failure, Kind},
-};
+use crate::{cli::CheckArgs, client, exit::Failure};
 
-/// `repo check`: reads everything in a repository and verifies it.
-pub(super) fn check(args: &OpenArgs, json: bool) -> Result<(), Failure> {
-    let which = &args.repository;
-    let repository = super::open(args)?;
+/// What a MB of a rate is.
+const MB: u64 = 1_000_000;
+
+/// `repo check`: reads a repository again and verifies it, from here or by the appliance.
+pub(super) fn check(args: &CheckArgs) -> Result<(), Failure> {
+    if args.by_appliance {
+        return client::check(args);
+    }
+    let repository = super::open(&args.open)?;
+    let options = CheckOptions {
+        scope: args.point.clone().map_or(CheckScope::All, CheckScope::Point),
+        depth: if args.structure { CheckDepth::Structure } else { CheckDepth::Data },
+        max_bytes_per_second: args.max_mb_per_second.map(|rate| u64::from(rate) * MB),
+        keep: !args.keep_nothing,
+        resume: !args.from_start,
+    };
     let progress = Arc::new(CheckProgress::default());
     let watched = Arc::clone(&progress);
     let how_far = move || HowFar { done: watched.done(), total: watched.total() };
-    let report = work::run("check", !json, how_far, move |cancel| {
-        rekindle_repo::check(&repository, &CheckScope::All, &progress, cancel)
+    let report = work::run("check", !args.daemon.json, how_far, move |cancel| {
+        rekindle_repo::check(&repository, &options, &progress, cancel)
     })?;
-    print(&report, json)?;
-    if report.is_sound() {
-        return Ok(());
-    }
-    Err(Failure::said(
-        Kind::Failed,
-        format!("{which} is damaged in {} places", report.problem_count),
-    ))
-}
-
-fn print(report: &CheckReport, json: bool) -> Result<(), Failure> {
-    if json {
-        let text = serde_json::to_string_pretty(report).map_err(anyhow::Error::from)?;
-        println!("{text}");
-        return Ok(());
-    }
-    for problem in &report.problems {
-        match &problem.point {
-            Some(point) => println!("point {point}: {}", problem.detail),
-            None => println!("{}", problem.detail),
-        }
-    }
-    println!(
-        "{} points, {} blocks in {}: {} problems",
-        report.points,
-        report.blocks,
-        bytes(report.stored_bytes),
-        report.problem_count,
-    );
-    Ok(())
+    client::print_check(&args.open.repository, &report, args.daemon.json)
 }

@@ -28,11 +28,12 @@ pub(crate) fn ingest(args: &IngestArgs) -> Result<(), Failure> {
     let source = args.source.as_ref().map(|source| there_is(source)).transpose()?;
     let config = config::load(&args.config)?;
     let from = args.from.clone();
-    let repository = repository(args)?;
+    let (repository, configured) = repository(args)?;
     let options = IngestOptions {
         name: args.name.clone(),
         tags: args.tags.clone(),
         changes: changes(args)?,
+        compression_level: args.compression_level.or(configured),
         ..IngestOptions::default()
     };
     let progress = Arc::new(IngestProgress::default());
@@ -84,18 +85,21 @@ fn changes(args: &IngestArgs) -> Result<Option<Changes>, Failure> {
     Ok(Some(Changes::parse(parent, &json)?))
 }
 
-/// The repository that is named, or the only one there is.
-fn repository(args: &IngestArgs) -> Result<Repository, Failure> {
+/// The repository that is named, or the only one there is; and the level that is configured for it.
+fn repository(args: &IngestArgs) -> Result<(Repository, Option<i32>), Failure> {
     if let Some(which) = &args.repository {
-        return super::open(&OpenArgs {
+        let open = OpenArgs {
             repository: which.clone(),
             passkey: args.passkey.clone(),
             config: args.config.clone(),
-        });
+        };
+        let entries = config::load(&args.config)?.repositories();
+        let entry = entries.iter().find(|entry| entry.name == *which);
+        return Ok((super::open(&open)?, entry.and_then(|entry| entry.compression_level)));
     }
     let config = config::load(&args.config)?;
     match config.repositories().as_slice() {
-        [only] => super::open_one(&config, only, &args.passkey),
+        [only] => Ok((super::open_one(&config, only, &args.passkey)?, only.compression_level)),
         several => {
             let names: Vec<_> = several.iter().map(|entry| entry.name.as_str()).collect();
             let text = format!("name the repository with --repository: {}", names.join(" or "));

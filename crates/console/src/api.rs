@@ -20,7 +20,7 @@ pub(crate) use points::points;
 pub(crate) use repositories::repositories;
 pub(crate) use status::{cache, exports, ready, settings, targets};
 pub(crate) use tokens::{add_token, remove_token, tokens};
-pub(crate) use upkeep::{prune, stop_upkeep, upkeep};
+pub(crate) use upkeep::{check, prune, stop_upkeep, upkeep};
 pub(crate) use users::{
     add_user, begin_totp, confirm_totp, remove_totp, remove_user, set_grant, set_password, user,
     users,

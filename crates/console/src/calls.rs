@@ -12,7 +12,9 @@ pub(crate) enum Need {
     Viewer,
     /// Everyone who is known and whose scope is everything.
     Whole,
-    /// Operators, for what is in their scope; with a one-time code where that is configured.
+    /// Operators, for what is in their scope.
+    Operate,
+    /// The same; with a one-time code where that is configured.
     Restore,
     /// Admins whose scope is everything.
     Admin,
@@ -23,7 +25,7 @@ impl Need {
     pub(crate) fn who(self) -> &'static str {
         match self {
             Self::Viewer | Self::Whole => Role::Viewer.as_str(),
-            Self::Restore => Role::Operator.as_str(),
+            Self::Operate | Self::Restore => Role::Operator.as_str(),
             Self::Admin => Role::Admin.as_str(),
         }
     }
@@ -52,6 +54,7 @@ const fn call(
 
 const VIEWER: Option<Need> = Some(Need::Viewer);
 const WHOLE: Option<Need> = Some(Need::Whole);
+const OPERATE: Option<Need> = Some(Need::Operate);
 const RESTORE: Option<Need> = Some(Need::Restore);
 const ADMIN: Option<Need> = Some(Need::Admin);
 
@@ -77,7 +80,7 @@ pub(crate) const CALLS: &[Call] = &[
         "/api/v1/repositories/{name}/upkeep",
         VIEWER,
         false,
-        "what prunes the repository now, and how the last prune ended",
+        "what prunes or checks the repository now, and how the last prune and check ended",
     ),
     call(
         "POST",
@@ -87,18 +90,25 @@ pub(crate) const CALLS: &[Call] = &[
         "let old points go: {keep?, grace_hours?, drop?, spare?, dry_run?, reason?}; 202, the upkeep tells how it ends",
     ),
     call(
+        "POST",
+        "/api/v1/repositories/{name}/check",
+        OPERATE,
+        true,
+        "verify what is stored: {point?, depth: structure | data, max_mb_per_second?, from_start?, reason?}; 202",
+    ),
+    call(
         "DELETE",
         "/api/v1/repositories/{name}/upkeep",
-        ADMIN,
+        OPERATE,
         false,
-        "stop it; what it did stays done",
+        "stop it; what it did stays done, and a check goes on from there the next time",
     ),
     call(
         "GET",
         "/api/v1/points",
         VIEWER,
         false,
-        "recovery points, newest first; ?repository= and ?vm= select, ?condemned=true those that a prune lets go",
+        "recovery points, newest first; ?repository= and ?vm= select, ?condemned=true those that a prune lets go, ?check=sound, damaged or unchecked",
     ),
     call("GET", "/api/v1/targets", VIEWER, false, "configured targets"),
     call(

@@ -11,7 +11,7 @@ use axum::{
 const INDEX: &str = include_str!("page/index.html");
 const STYLE: &str = include_str!("page/style.css");
 const ICON: &str = include_str!("page/icon.svg");
-const SCRIPTS: [(&str, &str); 9] = [
+const SCRIPTS: [(&str, &str); 10] = [
     ("admin.js", include_str!("page/admin.js")),
     ("app.js", include_str!("page/app.js")),
     ("api.js", include_str!("page/api.js")),
@@ -20,6 +20,7 @@ const SCRIPTS: [(&str, &str); 9] = [
     ("jobs.js", include_str!("page/jobs.js")),
     ("overview.js", include_str!("page/overview.js")),
     ("people.js", include_str!("page/people.js")),
+    ("upkeep.js", include_str!("page/upkeep.js")),
     ("views.js", include_str!("page/views.js")),
 ];
 

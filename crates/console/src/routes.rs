@@ -71,6 +71,7 @@ pub(crate) fn router(console: Arc<Console>) -> Router {
         .route("/api/v1/session", get(auth::session_view).delete(auth::log_out))
         .route("/api/v1/repositories", get(api::repositories))
         .route("/api/v1/repositories/{name}/prune", post(api::prune))
+        .route("/api/v1/repositories/{name}/check", post(api::check))
         .route("/api/v1/repositories/{name}/upkeep", get(api::upkeep).delete(api::stop_upkeep))
         .route("/api/v1/points", get(api::points))
         .route("/api/v1/targets", get(api::targets))

@@ -117,7 +117,8 @@ pub use request::{
 pub use space::SpaceView;
 pub use target::{Target, VsphereTarget};
 pub use upkeep::{
-    Ending, PruneRequest, UpkeepConfig, UpkeepEnd, UpkeepKind, UpkeepRunning, UpkeepView,
+    CheckRequest, Ending, PruneRequest, UpkeepConfig, UpkeepEnd, UpkeepKind, UpkeepRunning,
+    UpkeepView,
 };
 pub use view::{
     Event, ExportedFile, ExportedVm, FileKind, JobId, JobState, JobView, Obstacle, Outcome, Phase,

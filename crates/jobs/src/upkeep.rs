@@ -1,4 +1,4 @@
-//! Upkeep of repositories by the running appliance, which knows what its jobs use: prunes.
+//! Upkeep of repositories by the running appliance, which knows what its jobs use: prunes and checks.
 //!
 //! At most one for each repository at a time. It is not journaled: one that a stop or a crash cuts short has done a part
 //! of its work, which the next one ends.
@@ -12,9 +12,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
-use rekindle_repo::{PruneProgress, PruneReport, Retention};
+use rekindle_repo::{CheckProgress, CheckReport, PruneProgress, PruneReport, Retention};
 
-pub use begin::{Ending, PruneRequest};
+pub use begin::{CheckRequest, Ending, PruneRequest};
 pub use view::{UpkeepEnd, UpkeepKind, UpkeepRunning, UpkeepView};
 
 use crate::JobError;
@@ -42,6 +42,7 @@ pub(crate) struct Upkeep(Mutex<BTreeMap<String, Slot>>);
 struct Slot {
     running: Option<Running>,
     prune: Option<UpkeepEnd<PruneReport>>,
+    check: Option<UpkeepEnd<CheckReport>>,
 }
 
 struct Running {
@@ -55,6 +56,7 @@ struct Running {
 #[derive(Clone)]
 enum Progress {
     Prune(Arc<PruneProgress>),
+    Check(Arc<CheckProgress>),
 }
 
 impl Progress {
@@ -62,6 +64,7 @@ impl Progress {
     fn bytes(&self) -> (u64, u64) {
         match self {
             Self::Prune(prune) => (prune.done(), prune.total()),
+            Self::Check(check) => (check.done(), check.total()),
         }
     }
 }
@@ -121,7 +124,7 @@ impl Upkeep {
                 total_bytes,
             }
         });
-        UpkeepView { running, prune: slot.prune.clone() }
+        UpkeepView { running, prune: slot.prune.clone(), check: slot.check.clone() }
     }
 }
 
@@ -134,15 +137,24 @@ struct Place {
 }
 
 impl Place {
-    /// Keeps how it ended, for whoever asks.
-    fn end_prune(&self, result: &Result<PruneReport, JobError>) {
-        let end = UpkeepEnd {
+    /// How it ended, for whoever asks.
+    fn end<R: Clone>(&self, result: &Result<R, JobError>) -> UpkeepEnd<R> {
+        UpkeepEnd {
             begun_at: self.begun_at,
             ended_at: Timestamp::now(),
             report: result.as_ref().ok().cloned(),
             error: result.as_ref().err().map(JobError::to_view),
-        };
+        }
+    }
+
+    fn end_prune(&self, result: &Result<PruneReport, JobError>) {
+        let end = self.end(result);
         self.upkeep.0.lock().entry(self.repository.clone()).or_default().prune = Some(end);
+    }
+
+    fn end_check(&self, result: &Result<CheckReport, JobError>) {
+        let end = self.end(result);
+        self.upkeep.0.lock().entry(self.repository.clone()).or_default().check = Some(end);
     }
 }
 

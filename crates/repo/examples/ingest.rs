@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use rekindle_block::BlockIdx;
 use rekindle_repo::{
-    CheckProgress, CheckScope, CreateOptions, DiskMap, IngestOptions, IngestProgress, MapEntry,
+    CheckOptions, CheckProgress, CreateOptions, DiskMap, IngestOptions, IngestProgress, MapEntry,
     RepoError, Repository, check, ingest,
 };
 
@@ -27,7 +27,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         println!("  {:?}", report.counts);
     }
     let started = Instant::now();
-    let report = check(&repository, &CheckScope::All, &CheckProgress::default(), &never)?;
+    let report = check(&repository, &CheckOptions::default(), &CheckProgress::default(), &never)?;
     say("check (stored bytes)", report.stored_bytes, started);
     assert!(report.is_sound(), "{:?}", report.problems);
     let runtime = tokio::runtime::Builder::new_multi_thread().build()?;

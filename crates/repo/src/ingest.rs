@@ -21,7 +21,8 @@ use rekindle_image::Image;
 
 pub use changes::{Changes, MAX_CHANGES_BYTES};
 pub use machine::{Machine, MachineDisk};
-pub use options::{IngestCounts, IngestOptions, IngestProgress, IngestReport};
+use options::DEFAULT_LEVEL;
+pub use options::{COMPRESSION_LEVELS, IngestCounts, IngestOptions, IngestProgress, IngestReport};
 
 use crate::map::Shape;
 use crate::map::build::MapBuilder;
@@ -53,6 +54,7 @@ pub fn ingest(
     cancel: &AtomicBool,
 ) -> Result<IngestReport, RepoError> {
     repository.refuse_images("take in recovery points")?;
+    options.validate()?;
     take_in(repository, Source::open(source, options)?, options, progress, cancel)
 }
 
@@ -66,6 +68,7 @@ pub fn ingest_machine(
     cancel: &AtomicBool,
 ) -> Result<IngestReport, RepoError> {
     repository.refuse_images("take in recovery points")?;
+    options.validate()?;
     let result =
         take_in(repository, Source::from_machine(machine, options)?, options, progress, cancel);
     match result {
@@ -189,7 +192,8 @@ impl Run<'_> {
         let mut map = MapBuilder::new(shape, map_seal, sink)?;
         let (changed, parent) = self.unchanged(image, &shape, manifest)?;
         let (progress, cancel) = (self.progress, self.cancel);
-        let blocks = Blocks { image, shape, seal, changed, progress, cancel };
+        let level = self.options.compression_level.unwrap_or(DEFAULT_LEVEL);
+        let blocks = Blocks { image, shape, seal, changed, level, progress, cancel };
         manifest.stored_bytes = blocks.write(parent, packs, &mut map)?;
         image.check_unchanged().map_err(source::refuse)?;
         let finished = map.finish()?;

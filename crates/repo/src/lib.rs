@@ -9,6 +9,7 @@
 //! maps/<map>.map                   a disk: block number to place in a pack
 //! packs/<2 digits>/<pack>.pack     blocks
 //! condemned/<time>-<n>.json        what a prune takes away later
+//! checks/<time>-<n>.json           what checks found of each point
 //! tmp/                             objects that are being written; no reader looks here
 //! lock                             whoever writes holds a lock on it
 //! ```
@@ -102,12 +103,15 @@ mod store;
 mod tier;
 
 pub use attached::{Attached, Attachment, Reach};
-pub use check::{CheckProgress, CheckReport, CheckScope, Problem, check};
+pub use check::{
+    Badge, CheckDepth, CheckOptions, CheckProgress, CheckReport, CheckScope, Problem, check,
+    checkable,
+};
 pub use error::RepoError;
 pub use id::{MapId, ParseIdError, PointId, VmId};
 pub use ingest::{
-    Changes, IngestCounts, IngestOptions, IngestProgress, IngestReport, MAX_CHANGES_BYTES, Machine,
-    MachineDisk, ingest, ingest_machine,
+    COMPRESSION_LEVELS, Changes, IngestCounts, IngestOptions, IngestProgress, IngestReport,
+    MAX_CHANGES_BYTES, Machine, MachineDisk, ingest, ingest_machine,
 };
 pub use manifest::{
     DiskManifest, MAX_DISK_BYTES, MAX_DISKS, MAX_MANIFEST_BYTES, MAX_NVRAM_BYTES, PointManifest,

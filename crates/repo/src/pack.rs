@@ -12,6 +12,8 @@ const HEAD_BYTES: usize = 16;
 const INDEX_ENTRY_BYTES: usize = 48;
 /// `magic 8 | pack id 8 | entries 8 | zero 8 | hash of the index as stored 32`.
 const TAIL_BYTES: usize = 64;
+/// What is behind the blocks of a pack at least.
+pub(crate) const MIN_END_BYTES: u64 = TAIL_BYTES as u64;
 /// A pack is closed with the block that reaches this.
 pub(crate) const PACK_BYTES: u64 = 64 << 20;
 /// 64 MiB of the smallest blocks, each compressed to the smallest frame there is.

@@ -1,5 +1,6 @@
 mod passkeys;
 mod points;
+mod tiers;
 
 use std::fs;
 use std::path::Path;
@@ -15,6 +16,8 @@ use crate::seal::keyring::Home;
 use crate::seal::{DataKey, Passkey, Seal};
 use crate::store::{Location, Near, REPOSITORY, Store, Writer, blocking};
 use crate::{DiskMap, PointManifest, RepoError, S3Stats};
+use tiers::Needs;
+
 pub use points::{CondemnedPoint, DamagedPoint, PointListing};
 
 /// The largest `repository.json`.
@@ -33,6 +36,7 @@ struct Inner {
     /// Those that are read where they lie, if it is a place of images.
     images: Option<Images>,
     near: Near,
+    needs: Needs,
 }
 
 impl std::fmt::Debug for Repository {
@@ -124,8 +128,16 @@ impl Repository {
         // Last: what is no repository yet has no name of one.
         writer.put(REPOSITORY, &text)?;
         let seal = data_key.map_or(Seal::Open, |key| Seal::Sealed(Arc::new(key)));
-        let near = Near::default();
-        Ok(Self(Arc::new(Inner { record, seal, location: place, store, images: None, near })))
+        let (near, needs) = (Near::default(), Needs::default());
+        Ok(Self(Arc::new(Inner {
+            record,
+            seal,
+            location: place,
+            store,
+            images: None,
+            near,
+            needs,
+        })))
     }
 
     /// Opens the repository at `place`, which is not sealed. Blocks on I/O, and reads one small object whatever the
@@ -153,7 +165,16 @@ impl Repository {
     ) -> Result<Self, RepoError> {
         let record = Self::read_record(&store, &place)?;
         let seal = passkeys::open_seal(&record, &store, passkey)?;
-        Ok(Self(Arc::new(Inner { record, seal, location: place, store, images: None, near })))
+        let needs = Needs::default();
+        Ok(Self(Arc::new(Inner {
+            record,
+            seal,
+            location: place,
+            store,
+            images: None,
+            near,
+            needs,
+        })))
     }
 
     /// Opens a place where others left images of VMs: each of these is a recovery point as it lies, and nothing is
@@ -174,8 +195,8 @@ impl Repository {
         let block_size = images::BLOCK_SIZE;
         let created_at = Timestamp::UNIX_EPOCH;
         let record = Record { version: VERSION, id, block_size, created_at, encryption: None };
-        let (seal, near) = (Seal::Open, Near::default());
-        Ok(Self(Arc::new(Inner { record, seal, location: place, store, images, near })))
+        let (seal, near, needs) = (Seal::Open, Near::default(), Needs::default());
+        Ok(Self(Arc::new(Inner { record, seal, location: place, store, images, near, needs })))
     }
 
     /// Whether it is a place of images, which is only read.
@@ -268,6 +289,10 @@ impl Repository {
 
     pub(crate) fn store(&self) -> &Store {
         &self.0.store
+    }
+
+    fn needs(&self) -> &Needs {
+        &self.0.needs
     }
 
     /// How its objects are stored.

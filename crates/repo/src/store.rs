@@ -50,7 +50,7 @@ pub(crate) fn pack_object(pack: PackId) -> String {
 }
 
 /// The pack that an object is.
-fn pack_of(object: &str) -> Option<PackId> {
+pub(crate) fn pack_of(object: &str) -> Option<PackId> {
     let name = object.rsplit('/').next()?.strip_suffix(".pack")?;
     let id = (name.len() == 16).then(|| u64::from_str_radix(name, 16).ok())?;
     id.map(PackId)

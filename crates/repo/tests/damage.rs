@@ -11,7 +11,8 @@ use std::sync::atomic::AtomicBool;
 
 use proptest::prelude::*;
 use rekindle_repo::{
-    CheckProgress, CheckReport, CheckScope, PointManifest, RepoError, Repository, check,
+    CheckOptions, CheckProgress, CheckReport, CheckScope, PointManifest, RepoError, Repository,
+    check,
 };
 use support::{
     MIB, create, create_with_blocks, expected, open_disk, packs, read_disk, take_in, wait,
@@ -20,7 +21,8 @@ use support::{
 use tempfile::TempDir;
 
 fn check_all(repository: &Repository) -> CheckReport {
-    check(repository, &CheckScope::All, &CheckProgress::default(), &AtomicBool::new(false)).unwrap()
+    check(repository, &CheckOptions::default(), &CheckProgress::default(), &AtomicBool::new(false))
+        .unwrap()
 }
 
 fn flip(path: &Path, at: u64) {
@@ -48,14 +50,16 @@ fn a_sound_repository_checks_out() {
     let report = check_all(&repository);
     assert!(report.is_sound(), "{:?}", report.problems);
     assert_eq!((report.points, report.blocks), (2, 2 * 13), "{report:?}");
-    let one = CheckScope::Point(points[0].id.clone());
+    let scope = CheckScope::Point(points[0].id.clone());
+    let one = CheckOptions { scope, ..CheckOptions::default() };
     let progress = CheckProgress::default();
     let report = check(&repository, &one, &progress, &AtomicBool::new(false)).unwrap();
     assert_eq!((report.points, report.blocks), (1, 13));
     assert_eq!((progress.done(), progress.total()), (5 * MIB + 512, 5 * MIB + 512));
-    let cancelled = check(&repository, &CheckScope::All, &progress, &AtomicBool::new(true));
+    let cancelled = check(&repository, &CheckOptions::default(), &progress, &AtomicBool::new(true));
     assert!(matches!(cancelled, Err(RepoError::Cancelled)));
-    let none = CheckScope::Point("none".parse().unwrap());
+    let scope = CheckScope::Point("none".parse().unwrap());
+    let none = CheckOptions { scope, ..CheckOptions::default() };
     assert!(matches!(
         check(&repository, &none, &progress, &AtomicBool::new(false)),
         Err(RepoError::NotFound { .. })

@@ -14,7 +14,7 @@ use argon2::{Algorithm, Argon2, Params, Version};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rekindle_block::BlockHash;
-use rekindle_repo::{CheckProgress, CheckScope, PointManifest, Repository, check};
+use rekindle_repo::{CheckOptions, CheckProgress, PointManifest, Repository, check};
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use ring::hkdf::{HKDF_SHA256, KeyType, Prk};
 use serde_json::Value;
@@ -55,7 +55,9 @@ fn open(dir: &Path, key: Option<&str>) -> Repository {
 
 fn is_sound(repository: &Repository) -> bool {
     let never = AtomicBool::new(false);
-    check(repository, &CheckScope::All, &CheckProgress::default(), &never).unwrap().is_sound()
+    check(repository, &CheckOptions::default(), &CheckProgress::default(), &never)
+        .unwrap()
+        .is_sound()
 }
 
 #[test]

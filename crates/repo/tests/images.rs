@@ -14,7 +14,8 @@ use std::sync::atomic::AtomicBool;
 use points::{MIB, create, expected, open_disk, qemu_img, read_disk, take_in, wait, write_raw};
 use rekindle_block::BlockIdx;
 use rekindle_repo::{
-    CheckProgress, CheckScope, MapEntry, PointListing, PointManifest, RepoError, Repository, check,
+    CheckOptions, CheckProgress, MapEntry, PointListing, PointManifest, RepoError, Repository,
+    check,
 };
 
 /// No whole number of blocks, so that the last is short.
@@ -288,7 +289,7 @@ fn what_it_cannot_do_it_says() {
     };
     refused(take_in(&repository, &vms.join("vm.raw")).map(drop));
     let (progress, cancel) = (CheckProgress::default(), AtomicBool::new(false));
-    refused(check(&repository, &CheckScope::All, &progress, &cancel).map(drop));
+    refused(check(&repository, &CheckOptions::default(), &progress, &cancel).map(drop));
     let vm = point(&repository, "vm");
     refused(rekindle_repo::move_point(&repository, &vm, rekindle_repo::Tier::Warm).map(drop));
     assert!(repository.add_passkey(&points::passkey("some passkey of ours"), "x").is_err());

@@ -11,7 +11,8 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rekindle_repo::{
-    CheckProgress, CheckScope, IngestOptions, IngestProgress, RepoError, Repository, check, ingest,
+    CheckOptions, CheckProgress, IngestOptions, IngestProgress, RepoError, Repository, check,
+    ingest,
 };
 use support::{MIB, create, files, packs, read_disk, take_in, wait, write_raw};
 use tempfile::TempDir;
@@ -31,7 +32,9 @@ fn write_noise(path: &Path, mib: u64) {
 
 fn is_sound(repository: &Repository) -> bool {
     let none = AtomicBool::new(false);
-    check(repository, &CheckScope::All, &CheckProgress::default(), &none).unwrap().is_sound()
+    check(repository, &CheckOptions::default(), &CheckProgress::default(), &none)
+        .unwrap()
+        .is_sound()
 }
 
 /// Not a test of its own: what the next one starts as a process and kills.

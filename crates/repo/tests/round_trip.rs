@@ -6,12 +6,16 @@
 mod support;
 
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
 use rekindle_block::BlockIdx;
-use rekindle_repo::{MapEntry, RepoError};
+use rekindle_repo::{
+    CheckOptions, CheckProgress, IngestOptions, IngestProgress, MapEntry, RepoError, Repository,
+    check, ingest,
+};
 use support::{
-    MIB, create, create_with_blocks, expected, open_disk, packs, qemu_img, read_disk, take_in,
-    wait, write_raw,
+    MIB, create, create_sealed, create_with_blocks, expected, open_disk, packs, qemu_img,
+    read_disk, take_in, wait, write_raw,
 };
 use tempfile::TempDir;
 
@@ -73,6 +77,71 @@ fn every_block_size_works() {
 }
 
 /// A VM of two disks, one of them in a folder, with a CD and an nvram file.
+/// Text that a level can do better or worse at: words in no order.
+fn write_text(path: &Path, bytes: usize) {
+    let words = ["recovery ", "point ", "of ", "a ", "virtual ", "machine ", "\n", "snapshot "];
+    let mut text = String::new();
+    let mut seed = 1_u64;
+    while text.len() < bytes {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        text += words[(seed >> 61) as usize];
+    }
+    text.truncate(bytes);
+    std::fs::write(path, text).unwrap();
+}
+
+#[test]
+fn every_block_size_from_64_kib_to_4_mib_holds_a_disk_plain_and_sealed() {
+    for shift in 16..=22 {
+        for sealed in [false, true] {
+            let dir = TempDir::new().unwrap();
+            let (at, block_bytes) = (dir.path().join("repo"), 1 << shift);
+            let repository = match sealed {
+                false => create_with_blocks(&at, block_bytes),
+                true => create_sealed(&at, block_bytes),
+            };
+            let raw = dir.path().join("disk.img");
+            write_raw(&raw, 3, SIZE);
+            let report = take_in(&repository, &raw).unwrap();
+            assert_eq!(repository.block_size().bytes(), u64::from(block_bytes));
+            let bytes = read_disk(&open_disk(&repository, &report.point, 0)).unwrap();
+            assert!(bytes == expected(3, 0, SIZE as usize), "{block_bytes} {sealed}");
+            let again = take_in(&repository, &raw).unwrap();
+            assert_eq!(again.counts.written, 0, "{block_bytes} {sealed}");
+            let (progress, never) = (CheckProgress::default(), AtomicBool::new(false));
+            let checked = check(&repository, &CheckOptions::default(), &progress, &never).unwrap();
+            assert!(checked.is_sound() && checked.points == 2, "{:?}", checked.problems);
+        }
+    }
+}
+
+#[test]
+fn a_higher_level_stores_less_and_what_is_there_is_found_whatever_the_level() {
+    let dir = TempDir::new().unwrap();
+    let text = dir.path().join("text.img");
+    write_text(&text, 2 * MIB as usize);
+    let take_in = |repository: &Repository, level| {
+        let options = IngestOptions { compression_level: level, ..IngestOptions::default() };
+        let (progress, never) = (IngestProgress::default(), AtomicBool::new(false));
+        ingest(repository, &text, &options, &progress, &never)
+    };
+    let mut stored = Vec::new();
+    for level in [None, Some(1), Some(3), Some(19)] {
+        let repository = create(&dir.path().join(format!("repo-{level:?}")));
+        let report = take_in(&repository, level).unwrap();
+        let bytes = read_disk(&open_disk(&repository, &report.point, 0)).unwrap();
+        assert!(bytes == std::fs::read(&text).unwrap(), "{level:?}");
+        stored.push(report.counts.stored);
+        assert_eq!(take_in(&repository, Some(19)).unwrap().counts.written, 0);
+        for bad in [0, 20, -1, i32::MAX] {
+            let refused = take_in(&repository, Some(bad));
+            assert!(matches!(refused, Err(RepoError::Refused { .. })), "{bad}");
+        }
+    }
+    assert_eq!(stored[0], stored[1], "1 is the default");
+    assert!(stored[3] < stored[1] * 9 / 10, "{stored:?}");
+}
+
 fn write_vm(dir: &Path, disk: u64) {
     std::fs::create_dir_all(dir.join("data")).unwrap();
     write_raw(&dir.join("disk.img"), disk, 2 * MIB);

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 use rekindle_block::{BlockHash, BlockIdx};
 use rekindle_repo::{
-    CheckProgress, CheckReport, CheckScope, IngestOptions, IngestProgress, MapEntry, PointManifest,
-    RepoError, Repository, check, ingest,
+    CheckOptions, CheckProgress, CheckReport, IngestOptions, IngestProgress, MapEntry,
+    PointManifest, RepoError, Repository, check, ingest,
 };
 use support::{
     MIB, PASSKEY, create, create_sealed, expected, files, open_disk, packs, passkey, path,
@@ -26,7 +26,8 @@ use tempfile::TempDir;
 const SIZE: u64 = 5 * MIB + 512;
 
 fn check_all(repository: &Repository) -> CheckReport {
-    check(repository, &CheckScope::All, &CheckProgress::default(), &AtomicBool::new(false)).unwrap()
+    check(repository, &CheckOptions::default(), &CheckProgress::default(), &AtomicBool::new(false))
+        .unwrap()
 }
 
 fn reopen(repository: &Repository) -> Repository {
@@ -317,7 +318,7 @@ proptest! {
         bytes.truncate(cut.map_or(bytes.len(), |cut| cut % (bytes.len() + 1)));
         std::fs::write(file, bytes).unwrap();
         if let Ok(opened) = Repository::open_with(path(&repository), Some(&passkey(PASSKEY))) {
-            let _ = check(&opened, &CheckScope::All, &CheckProgress::default(), &AtomicBool::new(false));
+            let _ = check(&opened, &CheckOptions::default(), &CheckProgress::default(), &AtomicBool::new(false));
             for point in wait(opened.points()).unwrap().points {
                 if let Ok(map) = wait(opened.open_disk(&point, 0))
                     && let Ok(bytes) = read_disk(&map)

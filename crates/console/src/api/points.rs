@@ -1,18 +1,20 @@
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::{
     Extension, Json,
     extract::{Query, State, rejection::QueryRejection},
 };
 use jiff::Timestamp;
-use rekindle_repo::{Attached, PointListing, PointManifest, RepoError};
+use rekindle_repo::{
+    Attached, Badge, CheckDepth, PointId, PointListing, PointManifest, RepoError, Repository, Tier,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{Console, Problem, auth::Caller, users::Scope};
 
 /// The most points in one answer: at about 500 bytes each, 2.5 MiB.
 const POINTS_MAX: usize = 5000;
-/// What one repository may take for its list; the others' are shown without it.
+/// What one repository may take for its list, and again for what is told of its points; the others' are shown without it.
 const LISTED_WITHIN: Duration = Duration::from_secs(10);
 
 /// Which points are wanted.
@@ -24,6 +26,27 @@ pub(crate) struct Selection {
     /// Those that a prune has let go, instead of those that stay.
     #[serde(default)]
     condemned: bool,
+    /// Those of which the last check found this.
+    check: Option<Found>,
+}
+
+/// What the last check of a point found.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Found {
+    Sound,
+    Damaged,
+    Unchecked,
+}
+
+impl Found {
+    fn is(self, badge: Option<&BadgeView>) -> bool {
+        match self {
+            Self::Sound => badge.is_some_and(|badge| badge.sound),
+            Self::Damaged => badge.is_some_and(|badge| !badge.sound),
+            Self::Unchecked => badge.is_none(),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -45,9 +68,29 @@ struct PointView {
     stored_bytes: u64,
     disks: Vec<DiskView>,
     tags: Vec<String>,
+    /// What the last check of it found; none if there was none.
+    check: Option<BadgeView>,
+    /// Where its coldest pack is; none while that is not known.
+    tier: Option<Tier>,
     /// From when on a prune deletes it.
     #[serde(skip_serializing_if = "Option::is_none")]
     goes_after: Option<Timestamp>,
+}
+
+#[derive(Serialize)]
+struct BadgeView {
+    checked_at: Timestamp,
+    depth: CheckDepth,
+    sound: bool,
+    problems: u64,
+}
+
+impl From<Badge> for BadgeView {
+    fn from(badge: Badge) -> Self {
+        let sound = badge.is_sound();
+        let Badge { checked_at, depth, problems } = badge;
+        Self { checked_at, depth, sound, problems }
+    }
 }
 
 #[derive(Serialize)]
@@ -109,38 +152,91 @@ fn selected<'a>(
 }
 
 async fn list(name: &str, attached: &Attached, selection: &Selection, found: &mut Points) {
-    let listing = async { attached.get()?.points().await };
+    let listing = async {
+        let repository = attached.get()?;
+        Ok((repository.points().await?, repository))
+    };
     let detail = match tokio::time::timeout(LISTED_WITHIN, listing).await {
-        Ok(Ok(listing)) => return add(name, listing, selection, found),
+        Ok(Ok((listing, repository))) => {
+            return add((name, &repository), listing, selection, found).await;
+        }
         Ok(Err(error @ RepoError::Unavailable { .. })) => {
             attached.attachment().reason.unwrap_or_else(|| error.to_string())
         }
         Ok(Err(error)) => error.to_string(),
-        Err(_) => format!("it did not tell its points in {} s", LISTED_WITHIN.as_secs()),
+        Err(_) => late("points"),
     };
-    found.problems.push(Damage { repository: name.to_owned(), name: None, detail });
+    found.problems.push(damage(name, detail));
 }
 
-fn add(name: &str, listing: PointListing, selection: &Selection, found: &mut Points) {
-    let wanted = |point: &PointManifest| {
-        let vm = selection.vm.as_deref();
+async fn add(
+    (name, repository): (&str, &Repository),
+    listing: PointListing,
+    selection: &Selection,
+    found: &mut Points,
+) {
+    let (wanted, problems) = match selection.condemned {
+        true => {
+            let points = listing.condemned.into_iter();
+            let points = points.map(|one| (one.point, Some(one.goes_after)));
+            (points.collect::<Vec<_>>(), Vec::new())
+        }
+        false => (listing.points.into_iter().map(|point| (point, None)).collect(), listing.damaged),
+    };
+    let vm = selection.vm.as_deref();
+    let of_vm = |point: &PointManifest| {
         vm.is_none_or(|vm| point.vm.name == vm || point.vm.id.as_str() == vm)
     };
-    if selection.condemned {
-        let points = listing.condemned.iter().filter(|one| wanted(&one.point));
-        found.points.extend(points.map(|one| view(name, &one.point, Some(one.goes_after))));
-        return;
+    let wanted: Vec<_> = wanted.into_iter().filter(|(point, _)| of_vm(point)).collect();
+    let manifests: Vec<_> = wanted.iter().map(|(point, _)| point.clone()).collect();
+    // Points are shown without what cannot be told of them.
+    let (badges, tiers) = tokio::join!(
+        told("checks", repository.badges()),
+        told("tiers", repository.tiers(&manifests))
+    );
+    let mut problem = |detail| found.problems.push(damage(name, detail));
+    let mut badges = badges.unwrap_or_else(|detail| {
+        problem(detail);
+        BTreeMap::new()
+    });
+    let mut tiers = tiers.unwrap_or_else(|detail| {
+        problem(detail);
+        BTreeMap::new()
+    });
+    for (point, goes_after) in wanted {
+        let check = badges.remove(&point.id).map(BadgeView::from);
+        if selection.check.is_none_or(|wanted| wanted.is(check.as_ref())) {
+            let tier = tiers.remove(&point.id);
+            found.points.push(PointView { check, tier, goes_after, ..view(name, &point) });
+        }
     }
-    let points = listing.points.iter().filter(|point| wanted(point));
-    found.points.extend(points.map(|point| view(name, point, None)));
-    found.problems.extend(listing.damaged.iter().map(|damaged| Damage {
+    found.problems.extend(problems.into_iter().map(|damaged| Damage {
         repository: name.to_owned(),
-        name: Some(damaged.object.clone()),
-        detail: damaged.reason.clone(),
+        name: Some(damaged.object),
+        detail: damaged.reason,
     }));
 }
 
-fn view(repository: &str, point: &PointManifest, goes_after: Option<Timestamp>) -> PointView {
+/// Something of each point, or why it cannot be told.
+async fn told<V>(
+    what: &str,
+    asked: impl Future<Output = Result<BTreeMap<PointId, V>, RepoError>>,
+) -> Result<BTreeMap<PointId, V>, String> {
+    match tokio::time::timeout(LISTED_WITHIN, asked).await {
+        Ok(told) => told.map_err(|error| error.to_string()),
+        Err(_) => Err(late(what)),
+    }
+}
+
+fn late(what: &str) -> String {
+    format!("it did not tell its {what} in {} s", LISTED_WITHIN.as_secs())
+}
+
+fn damage(repository: &str, detail: String) -> Damage {
+    Damage { repository: repository.to_owned(), name: None, detail }
+}
+
+fn view(repository: &str, point: &PointManifest) -> PointView {
     let disks: Vec<_> = point
         .disks
         .iter()
@@ -161,6 +257,8 @@ fn view(repository: &str, point: &PointManifest, goes_after: Option<Timestamp>) 
         stored_bytes: disks.iter().map(|disk| disk.stored_bytes).sum(),
         disks,
         tags: point.tags.clone(),
-        goes_after,
+        check: None,
+        tier: None,
+        goes_after: None,
     }
 }

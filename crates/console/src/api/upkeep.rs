@@ -6,7 +6,7 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use rekindle_jobs::{Ending, JobError, PruneRequest, UpkeepView};
+use rekindle_jobs::{CheckRequest, Ending, JobError, PruneRequest, UpkeepView};
 
 use super::reasoned::Reasoned;
 use crate::{Console, Problem, act::Act, auth::Caller};
@@ -35,6 +35,22 @@ pub(crate) async fn prune(
     let (jobs, of) = (Arc::clone(&console.jobs), name.clone());
     let ending = console.act(act, async move { Ok(jobs.prune(&of, body)?) }).await?;
     console.record_end(Act::new(&caller, "repository.prune_end", name.as_str()), ending);
+    accepted(&console, &name)
+}
+
+/// `POST /api/v1/repositories/{name}/check`
+pub(crate) async fn check(
+    State(console): State<Arc<Console>>,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<String>,
+    body: Result<Json<Reasoned<CheckRequest>>, JsonRejection>,
+) -> Result<Response, Problem> {
+    let Json(Reasoned { reason, body }) = body?;
+    visible(&caller, &name)?;
+    let act = Act::new(&caller, "repository.check", name.as_str()).noting(reason)?;
+    let (jobs, of) = (Arc::clone(&console.jobs), name.clone());
+    let ending = console.act(act, async move { Ok(jobs.check_repository(&of, body)?) }).await?;
+    console.record_end(Act::new(&caller, "repository.check_end", name.as_str()), ending);
     accepted(&console, &name)
 }
 

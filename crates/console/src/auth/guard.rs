@@ -60,6 +60,7 @@ async fn admit(
             caller.has(Role::Viewer)?;
             caller.has_all()?;
         }
+        Need::Operate => caller.has(Role::Operator)?,
         Need::Restore => {
             caller.has(Role::Operator)?;
             if console.settings.restore_requires_totp {

@@ -1,6 +1,7 @@
 // What only some may see: places, users, tokens, the audit log, the settings.
 import { h, bytes, count, time } from "./dom.js";
 import { empty } from "./views.js";
+import { upkeepText } from "./upkeep.js";
 
 function table(head, rows, label) {
   return h("div", { class: "card scroll" }, h("table", { "aria-label": label },
@@ -20,16 +21,19 @@ function reach(one, bad) {
   return bad.length ? h("span", { class: "state bad" }, bad[0].detail) : h("span", { class: "state good" }, "Readable");
 }
 
-export function placesView({ repositories, targets, points }) {
+// `who`: { role, whole }; `acts`: { check, prune, stop, report }, each with a repository's name.
+export function placesView({ repositories, targets, points, upkeep }, who, acts) {
   const problems = points?.problems ?? [];
   return [
     h("h2", { "data-key": "h-repositories" }, "Repositories"),
-    table(["Name", "Kind", "Where", "Block", "Points", "State"], repositories.map((one) => {
+    table(["Name", "Kind", "Where", "Block", "Points", "State", "Upkeep", ""], repositories.map((one) => {
       const of = points ? points.points.filter((point) => point.repository === one.name).length : null;
       const bad = problems.filter((problem) => problem.repository === one.name);
       return h("tr", { "data-key": one.name }, h("td", {}, one.name), h("td", {}, one.kind), h("td", {}, h("code", {}, one.path)),
         h("td", { class: "num" }, bytes(one.block_bytes)), h("td", { class: "num" }, of === null ? "–" : count(of)),
-        h("td", {}, reach(one, bad)));
+        h("td", {}, reach(one, bad)),
+        h("td", {}, one.kind === "images" ? "–" : upkeepText(upkeep.get(one.name))),
+        h("td", { class: "act" }, one.kind !== "images" && upkeepButtons(one.name, upkeep.get(one.name), who, acts)));
     }), "Repositories"),
     h("h2", { "data-key": "h-targets" }, "Targets"),
     targets.length === 0
@@ -37,6 +41,15 @@ export function placesView({ repositories, targets, points }) {
       : table(["Name", "Kind", "Address", "Host"], targets.map((one) => h("tr", { "data-key": one.name },
         h("td", {}, one.name), h("td", {}, one.kind), h("td", {}, h("code", {}, one.url)), h("td", {}, one.host ?? "–"))), "Targets"),
   ];
+}
+
+function upkeepButtons(name, now, { role, whole }, acts) {
+  const operator = role === "operator" || role === "admin";
+  return h("div", { class: "actions" },
+    (now.check || now.prune) && button("Report…", `Report… of ${name}`, () => acts.report(name, now)),
+    operator && !now.running && button("Check…", `Check… ${name}`, () => acts.check(name)),
+    role === "admin" && whole && !now.running && button("Prune…", `Prune… ${name}`, () => acts.prune(name), "danger"),
+    operator && now.running && button("Stop…", `Stop… in ${name}`, () => acts.stop(name)));
 }
 
 // `acts`: { grant, password, removeTotp, remove }, each with a user.

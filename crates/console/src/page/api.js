@@ -33,6 +33,7 @@ async function call(method, path, body, extra = {}) {
 
 const job = (id) => `/api/v1/jobs/${encodeURIComponent(id)}`;
 
+const repository = (name) => `/api/v1/repositories/${encodeURIComponent(name)}`;
 const user = (name) => `/api/v1/users/${encodeURIComponent(name)}`;
 const coded = (totp) => (totp ? { "x-rekindle-totp": totp } : {});
 // A restore action: with its reason, and with a one-time code where that is wanted.
@@ -49,6 +50,10 @@ export const api = {
   exports: () => call("GET", "/api/v1/exports"),
   cache: () => call("GET", "/api/v1/cache"),
   repositories: () => call("GET", "/api/v1/repositories"),
+  upkeep: (name) => call("GET", `${repository(name)}/upkeep`),
+  check: (name, body) => call("POST", `${repository(name)}/check`, body),
+  prune: (name, body) => call("POST", `${repository(name)}/prune`, body),
+  stopUpkeep: (name) => call("DELETE", `${repository(name)}/upkeep`),
   settings: () => call("GET", "/api/v1/settings"),
   audit: (from) => call("GET", `/api/v1/audit?limit=200${from === undefined ? "" : `&from=${from}`}`),
   users: () => call("GET", "/api/v1/users"),

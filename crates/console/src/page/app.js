@@ -8,6 +8,7 @@ import { openRecover, confirm, busy, setSession, whyFields } from "./dialogs.js"
 import { overviewView } from "./overview.js";
 import { accountView, auditView, placesView, settingsView, usersView } from "./admin.js";
 import { people } from "./people.js";
+import { upkeepActs } from "./upkeep.js";
 
 const $ = (id) => document.getElementById(id);
 const VIEWS = ["overview", "points", "jobs", "exports", "cache", "places", "users", "audit", "settings", "account"];
@@ -86,7 +87,8 @@ async function load(name) {
     showPoints();
   } else if (name === "places") {
     const [{ repositories }, { targets }] = await Promise.all([api.repositories(), api.targets(), loadPoints()]);
-    show($("places-body"), placesView({ repositories, targets, points }));
+    const upkeep = new Map(await Promise.all(repositories.map(async ({ name }) => [name, await api.upkeep(name)])));
+    show($("places-body"), placesView({ repositories, targets, points, upkeep }, { role: session.role, whole: whole() }, upkeepActs(refresh)));
   } else if (name === "users") {
     const [users, tokens] = await Promise.all([api.users(), api.tokens()]);
     show($("users-body"), usersView(users, tokens, acts));
@@ -116,7 +118,7 @@ async function loadPoints() {
 
 function showPoints() {
   if (!points) return;
-  const wanted = { search: $("points-search").value, since: $("points-since").value, until: $("points-until").value, repository: $("points-repository").value };
+  const wanted = { search: $("points-search").value, since: $("points-since").value, until: $("points-until").value, repository: $("points-repository").value, check: $("points-check").value };
   show($("points-body"), pointsView(points, wanted, mayRestore() ? (point) => openRecover(point, lastClients(), started) : null));
 }
 
@@ -255,7 +257,7 @@ $("login-form").addEventListener("submit", (event) => {
 });
 $("logout").onclick = () => api.logOut().catch(() => null).then(end);
 $("user-add").onclick = () => people(session, refresh).add();
-for (const id of ["points-search", "points-since", "points-until", "points-repository"]) $(id).addEventListener("input", showPoints);
+for (const id of ["points-search", "points-since", "points-until", "points-repository", "points-check"]) $(id).addEventListener("input", showPoints);
 addEventListener("hashchange", () => { auditFrom = undefined; route(); $("main").focus(); });
 
 api.session().then((now) => { know(now); loggedIn = true; }, () => { loggedIn = false; }).then(route);

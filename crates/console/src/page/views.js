@@ -1,5 +1,6 @@
 // The sections that list what there is: recovery points, exports, the cache.
 import { h, bytes, count, duration, time, facts } from "./dom.js";
+import { badge } from "./upkeep.js";
 
 export function empty(title, ...text) {
   return h("div", { class: "card empty" }, h("b", {}, title), text);
@@ -10,7 +11,7 @@ export function failed(failure) {
 }
 
 // Recovery points by VM, the newest VM first. `recover(point)` opens the dialog.
-// `wanted`: { search, since, until, repository }; without `recover` one may only look.
+// `wanted`: { search, since, until, repository, check }; without `recover` one may only look.
 export function pointsView(listing, wanted, recover) {
   const points = listing.points.filter((point) => matches(point, wanted));
   const notes = (listing.problems ?? []).map((problem) =>
@@ -25,9 +26,10 @@ export function pointsView(listing, wanted, recover) {
   return [...notes, ...groups(points).map((group) => vmCard(group, recover)), more];
 }
 
-function matches(point, { search, since, until, repository }) {
+function matches(point, { search, since, until, repository, check }) {
   const taken = new Date(point.created_at);
   if (repository && point.repository !== repository) return false;
+  if (check && check !== (point.check ? (point.check.sound ? "sound" : "damaged") : "unchecked")) return false;
   if (since && taken < new Date(`${since}T00:00`)) return false;
   if (until && taken > new Date(`${until}T23:59:59.999`)) return false;
   const text = [point.vm.name, point.repository, point.id, ...(point.tags ?? [])].join(" ").toLowerCase();
@@ -56,7 +58,7 @@ function vmCard(points, recover) {
     h("details", { open: points.length <= 5 },
       h("summary", {}, "All points"),
       h("div", { class: "scroll" }, h("table", {},
-        h("thead", {}, h("tr", {}, h("th", {}, "Taken"), h("th", {}, "Disks"), h("th", { class: "num" }, "Size"), h("th", { class: "num" }, "Stored"), h("th", {}, "Tags"), h("th", {}, "Point"), h("th", {}, h("span", { class: "visually-hidden" }, "Actions")))),
+        h("thead", {}, h("tr", {}, h("th", {}, "Taken"), h("th", {}, "Disks"), h("th", { class: "num" }, "Size"), h("th", { class: "num" }, "Stored"), h("th", {}, "Tier"), h("th", {}, "Check"), h("th", {}, "Tags"), h("th", {}, "Point"), h("th", {}, h("span", { class: "visually-hidden" }, "Actions")))),
         h("tbody", {}, points.map((point) => pointRow(point, recover)))))));
 }
 
@@ -84,6 +86,8 @@ function pointRow(point, recover) {
     h("td", {}, point.disks.map((disk) => `${disk.key} ${bytes(disk.size_bytes)}`).join(", ")),
     h("td", { class: "num" }, bytes(point.size_bytes)),
     h("td", { class: "num" }, bytes(point.stored_bytes)),
+    h("td", {}, (point.tier ?? "–").replace("_", " ")),
+    h("td", {}, badge(point.check)),
     h("td", {}, (point.tags ?? []).map((tag) => h("span", { class: "tag" }, tag))),
     h("td", {}, h("code", {}, point.id)),
     h("td", { class: "act" }, recover && h("button", { type: "button", "aria-label": `Recover… point ${point.id}`, onclick: () => recover(point) }, "Recover…")));

@@ -3,7 +3,8 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use rekindle_repo::{
-    PointId, PruneOptions, PruneProgress, PruneReport, Retention, prunable, prune,
+    CheckDepth, CheckOptions, CheckProgress, CheckReport, CheckScope, PointId, PruneOptions,
+    PruneProgress, PruneReport, Retention, check, checkable, prunable, prune,
 };
 use serde::Deserialize;
 use tokio::task::JoinHandle;
@@ -11,6 +12,8 @@ use tokio::task::JoinHandle;
 use super::{Progress, UpkeepKind, UpkeepView};
 use crate::{JobError, Jobs, failure};
 
+/// What a MB of a rate is.
+const MB: u64 = 1_000_000;
 /// The least grace while an appliance runs: a recovery that is being accepted is among the jobs by then.
 const GRACE_HOURS_MIN: u32 = 1;
 const GRACE_HOURS_MAX: u32 = 24 * 366;
@@ -31,6 +34,20 @@ pub struct PruneRequest {
     pub spare: BTreeSet<PointId>,
     /// Changes nothing and says what would be done.
     pub dry_run: bool,
+}
+
+/// How a repository is checked.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CheckRequest {
+    /// Only this point and what it needs.
+    pub point: Option<PointId>,
+    /// How deep.
+    pub depth: CheckDepth,
+    /// The most MB (1 000 000 bytes) of blocks that are read a second.
+    pub max_mb_per_second: Option<u32>,
+    /// Does not go on with one that was stopped.
+    pub from_start: bool,
 }
 
 /// Upkeep that was begun: how it ends, in a line. It goes on when this is dropped.
@@ -96,6 +113,49 @@ impl Jobs {
         })))
     }
 
+    /// Begins to check a repository. What is found is kept there, with the points.
+    ///
+    /// `Refused` for a rate of nothing, `Conflict` while something else is under way.
+    pub fn check_repository(
+        self: &Arc<Self>,
+        repository: &str,
+        request: CheckRequest,
+    ) -> Result<Ending, JobError> {
+        let opened = self.env.repository(repository)?;
+        let refused = |error| failure::repo("check the repository", error);
+        checkable(&opened).map_err(refused)?;
+        if request.max_mb_per_second == Some(0) {
+            return Err(JobError::refused("bad_rate", "a rate is at least 1 MB a second"));
+        }
+        let options = CheckOptions {
+            scope: request.point.map_or(CheckScope::All, CheckScope::Point),
+            depth: request.depth,
+            max_bytes_per_second: request.max_mb_per_second.map(|rate| u64::from(rate) * MB),
+            keep: true,
+            resume: !request.from_start,
+        };
+        let progress = Arc::new(CheckProgress::default());
+        let shown = Progress::Check(progress.clone());
+        let place = self.upkeep.begin(repository, UpkeepKind::Check, shown)?;
+        let name = repository.to_owned();
+        Ok(Ending(tokio::task::spawn_blocking(move || {
+            let checked = check(&opened, &options, &progress, &place.cancel);
+            let checked = checked.map_err(refused);
+            place.end_check(&checked);
+            drop(place);
+            match checked {
+                Ok(report) => {
+                    log_check(&name, &report);
+                    Ok(check_line(&report))
+                }
+                Err(error) => {
+                    tracing::warn!(repository = %name, "a check did not come to its end: {error}");
+                    Err(error)
+                }
+            }
+        })))
+    }
+
     fn prune_options(
         &self,
         repository: &str,
@@ -139,5 +199,34 @@ fn line(report: &PruneReport) -> String {
     format!(
         "{would}deleted {} points and {} packs ({} bytes), condemned {} points and {} packs ({} bytes)",
         gone.points, gone.packs, gone.bytes, going.points, going.packs, going.bytes
+    )
+}
+
+fn log_check(repository: &str, report: &CheckReport) {
+    if let Some(reason) = &report.not_kept {
+        tracing::warn!(repository, "what a check found is not kept with the points: {reason}");
+    }
+    match report.problems.first() {
+        None => tracing::info!(repository, "checked: {}", check_line(report)),
+        Some(problem) => {
+            let points = report.damaged_points;
+            tracing::error!(
+                repository,
+                points,
+                first = problem.detail,
+                "the repository is damaged"
+            );
+        }
+    }
+}
+
+fn check_line(report: &CheckReport) -> String {
+    format!(
+        "{} of {} points and {} blocks: {} problems, {} points damaged",
+        report.depth.as_str(),
+        report.points,
+        report.blocks,
+        report.problem_count,
+        report.damaged_points
     )
 }

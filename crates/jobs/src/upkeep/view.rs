@@ -1,5 +1,5 @@
 use jiff::Timestamp;
-use rekindle_repo::PruneReport;
+use rekindle_repo::{CheckReport, PruneReport};
 use serde::{Deserialize, Serialize};
 
 use crate::ErrorView;
@@ -11,6 +11,8 @@ pub struct UpkeepView {
     pub running: Option<UpkeepRunning>,
     /// How the last prune since the start ended, also one that changed nothing.
     pub prune: Option<UpkeepEnd<PruneReport>>,
+    /// How the last check since the start ended.
+    pub check: Option<UpkeepEnd<CheckReport>>,
 }
 
 /// What upkeep there is.
@@ -19,6 +21,8 @@ pub struct UpkeepView {
 pub enum UpkeepKind {
     /// What is not needed goes.
     Prune,
+    /// What is stored is verified.
+    Check,
 }
 
 impl UpkeepKind {
@@ -26,6 +30,7 @@ impl UpkeepKind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Prune => "prune",
+            Self::Check => "check",
         }
     }
 }

@@ -19,8 +19,6 @@ use crate::map::build::{MapBuilder, MapSink};
 use crate::map::{BlockRef, Shape};
 use crate::seal::Seal;
 
-/// Fast, and within a few percent of what higher levels save on disks.
-const ZSTD_LEVEL: i32 = 1;
 /// Reading, hashing and compressing; with a window of two batches each that is at most 68 MiB.
 const MAX_WORKERS: usize = 16;
 
@@ -30,6 +28,8 @@ pub(super) struct Blocks<'a> {
     pub(super) shape: Shape,
     pub(super) seal: &'a Seal,
     pub(super) changed: ChangedBlocks,
+    /// Of zstd.
+    pub(super) level: i32,
     pub(super) progress: &'a IngestProgress,
     pub(super) cancel: &'a AtomicBool,
 }
@@ -75,7 +75,7 @@ impl Blocks<'_> {
     }
 
     fn work(&self, conveyor: &Conveyor<'_>, known: &RwLock<Known>) -> Result<(), RepoError> {
-        let mut encoder = Encoder::new(ZSTD_LEVEL, self.seal.clone())?;
+        let mut encoder = Encoder::new(self.level, self.seal.clone())?;
         let mut plain = Vec::new();
         while let Some(mut batch) = conveyor.claim() {
             self.fill(&mut batch, conveyor, &mut plain, &mut encoder, known)?;

@@ -1,9 +1,15 @@
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use jiff::Timestamp;
 
 use super::Changes;
-use crate::PointManifest;
+use crate::{PointManifest, RepoError};
+
+/// The levels of zstd that an ingest takes. Each thread has a compressor of its own, whose tables grow with the level.
+pub const COMPRESSION_LEVELS: RangeInclusive<i32> = 1..=19;
+/// Fast, and within a few percent of what higher levels save on disks.
+pub(super) const DEFAULT_LEVEL: i32 = 1;
 
 /// What is not in the VM's files.
 #[derive(Clone, Debug, Default)]
@@ -19,6 +25,19 @@ pub struct IngestOptions {
     pub adapter: Option<String>,
     /// What changed since an older point, whose blocks are taken for the rest; all is read if not said.
     pub changes: Option<Changes>,
+    /// How hard new blocks are compressed, from 1 (fast) to 19 (small, and far slower); 1 if not said.
+    pub compression_level: Option<i32>,
+}
+
+impl IngestOptions {
+    pub(super) fn validate(&self) -> Result<(), RepoError> {
+        match self.compression_level {
+            Some(level) if !COMPRESSION_LEVELS.contains(&level) => {
+                Err(RepoError::refused(format!("a compression level is 1 to 19, and not {level}")))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
 }
 
 /// How far an ingest is. All are bytes of disks as the guest sees them, but for `stored`.

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::run::Run;
 use super::*;
 use crate::{
-    CheckProgress, CheckScope, CreateOptions, IngestOptions, IngestProgress, IngestReport,
+    CheckOptions, CheckProgress, CreateOptions, IngestOptions, IngestProgress, IngestReport,
     MapEntry, Passkey, PointManifest, check, ingest,
 };
 
@@ -99,7 +99,7 @@ impl World {
 
     fn is_sound(&self) -> bool {
         let progress = CheckProgress::default();
-        check(&self.repository, &CheckScope::All, &progress, &NEVER).unwrap().is_sound()
+        check(&self.repository, &CheckOptions::default(), &progress, &NEVER).unwrap().is_sound()
     }
 }
 

@@ -101,10 +101,15 @@ impl Repository {
 
     /// The same for a thread that may block.
     pub(crate) fn goes_after_blocking(&self, id: &PointId) -> Result<Option<Timestamp>, RepoError> {
+        Ok(self.condemned_blocking()?.get(id).copied())
+    }
+
+    /// All condemned points, with when they go.
+    pub(crate) fn condemned_blocking(&self) -> Result<BTreeMap<PointId, Timestamp>, RepoError> {
         if self.has_images() {
-            return Ok(None);
+            return Ok(BTreeMap::new());
         }
-        Ok(goes_after(self.store(), self.seal())?.get(id).copied())
+        goes_after(self.store(), self.seal())
     }
 
     async fn condemned(&self) -> Result<BTreeMap<PointId, Timestamp>, RepoError> {

@@ -22,6 +22,14 @@ impl Writer {
         })
     }
 
+    /// For objects that are written beside whoever has the right to write the others.
+    pub(crate) fn beside_others(store: &Store) -> Self {
+        match store {
+            Store::Local(dir) => Self::Local(LocalWriter::beside_others(dir.root())),
+            Store::S3(bucket) => Self::S3(S3Writer::beside_others(bucket)),
+        }
+    }
+
     /// A new object, which nobody sees before it is published and which is gone when it is dropped before.
     pub(crate) fn create(&self, object: String) -> Result<NewObject, RepoError> {
         Ok(match self {

@@ -44,6 +44,11 @@ impl S3Writer {
         Ok(Self(bucket.clone()))
     }
 
+    /// Asks nothing: what cannot be written is found out then.
+    pub(crate) fn beside_others(bucket: &Arc<S3Bucket>) -> Self {
+        Self(bucket.clone())
+    }
+
     pub(crate) fn create(&self, object: String) -> S3Object {
         S3Object {
             bucket: self.0.clone(),
