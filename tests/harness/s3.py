@@ -19,11 +19,19 @@ key = iam.create_access_key(UserName="rekindle")["AccessKey"]
 boto3.client("s3", **where).create_bucket(Bucket=sys.argv[4])
 print("[default]\\naws_access_key_id = %s\\naws_secret_access_key = %s" % (key["AccessKeyId"], key["SecretAccessKey"]))
 """
-# Its thaws take two seconds unless told otherwise.
+# Its thaws take two seconds unless told otherwise; uploads that were not finished are as many hours older than they are as the file says.
 SERVE = """\
-import sys, ministack.app as app
+import datetime, pathlib, re, sys, ministack.app as app
 import ministack.services.s3 as s3
-s3._RESTORE_DELAY_SECONDS = float(sys.argv.pop(1))
+s3._RESTORE_DELAY_SECONDS, age = float(sys.argv.pop(1)), pathlib.Path(sys.argv.pop(1))
+listed = s3._list_multipart_uploads
+def older(time):
+    then = datetime.datetime.fromisoformat(time[1].decode().replace("Z", "+00:00")) - datetime.timedelta(hours=float(age.read_text()))
+    return b"<Initiated>%s</Initiated>" % then.strftime("%Y-%m-%dT%H:%M:%S.000Z").encode()
+def list_older(*arguments):
+    status, headers, body = listed(*arguments)
+    return status, headers, re.sub(rb"<Initiated>(.*?)</Initiated>", older, body) if age.exists() else body
+s3._list_multipart_uploads = list_older
 app.main()
 """
 
@@ -37,6 +45,7 @@ class Ministack:
 
     def __init__(self, folder, port=9100, thaw_seconds=2.0, tls=None):
         self.folder, self.port, self.thaw_seconds, self.tls = Path(folder), port, thaw_seconds, tls
+        self.uploads_age = self.folder / "uploads-age"
         self.endpoint = f"{'https' if tls else 'http'}://127.0.0.1:{port}"
 
     def __enter__(self):
@@ -48,7 +57,7 @@ class Ministack:
     def start(self):
         log = open(self.folder / "ministack.log", "ab")
         with log:
-            self.process = subprocess.Popen([python(), "-c", SERVE, str(self.thaw_seconds)], env=self._environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self.process = subprocess.Popen([python(), "-c", SERVE, str(self.thaw_seconds), str(self.uploads_age)], env=self._environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         until("ministack answers", self._answers, seconds=60)
 
     def stop(self):

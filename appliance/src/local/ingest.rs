@@ -2,7 +2,7 @@ use std::{
     io::Read,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use rekindle_repo::{
@@ -17,7 +17,7 @@ use super::{
 use crate::{
     cli::{IngestArgs, OpenArgs},
     client::bytes,
-    config,
+    config::{self, RepositoryEntry},
     exit::{Failure, Kind},
     logging,
 };
@@ -33,7 +33,8 @@ pub(crate) fn ingest(args: &IngestArgs) -> Result<(), Failure> {
         name: args.name.clone(),
         tags: args.tags.clone(),
         changes: changes(args)?,
-        compression_level: args.compression_level.or(configured),
+        compression_level: args.compression_level.or(configured.compression_level),
+        abandoned_after: configured.grace,
         ..IngestOptions::default()
     };
     let progress = Arc::new(IngestProgress::default());
@@ -85,8 +86,22 @@ fn changes(args: &IngestArgs) -> Result<Option<Changes>, Failure> {
     Ok(Some(Changes::parse(parent, &json)?))
 }
 
-/// The repository that is named, or the only one there is; and the level that is configured for it.
-fn repository(args: &IngestArgs) -> Result<(Repository, Option<i32>), Failure> {
+/// What the configuration says of ingests into a repository.
+#[derive(Default)]
+struct Configured {
+    compression_level: Option<i32>,
+    grace: Option<Duration>,
+}
+
+impl From<&RepositoryEntry> for Configured {
+    fn from(entry: &RepositoryEntry) -> Self {
+        let grace = Duration::from_secs(3600 * u64::from(entry.upkeep().grace_hours));
+        Self { compression_level: entry.compression_level, grace: Some(grace) }
+    }
+}
+
+/// The repository that is named, or the only one there is; and what is configured for it.
+fn repository(args: &IngestArgs) -> Result<(Repository, Configured), Failure> {
     if let Some(which) = &args.repository {
         let open = OpenArgs {
             repository: which.clone(),
@@ -95,11 +110,11 @@ fn repository(args: &IngestArgs) -> Result<(Repository, Option<i32>), Failure> {
         };
         let entries = config::load(&args.config)?.repositories();
         let entry = entries.iter().find(|entry| entry.name == *which);
-        return Ok((super::open(&open)?, entry.and_then(|entry| entry.compression_level)));
+        return Ok((super::open(&open)?, entry.map(Configured::from).unwrap_or_default()));
     }
     let config = config::load(&args.config)?;
     match config.repositories().as_slice() {
-        [only] => Ok((super::open_one(&config, only, &args.passkey)?, only.compression_level)),
+        [only] => Ok((super::open_one(&config, only, &args.passkey)?, Configured::from(only))),
         several => {
             let names: Vec<_> = several.iter().map(|entry| entry.name.as_str()).collect();
             let text = format!("name the repository with --repository: {}", names.join(" or "));

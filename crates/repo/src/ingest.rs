@@ -88,7 +88,7 @@ fn take_in(
     cancel: &AtomicBool,
 ) -> Result<IngestReport, RepoError> {
     progress.start(source.size_bytes());
-    let writer = Writer::begin(repository.store())?;
+    let writer = Writer::begin_after(repository.store(), options.abandoned_after)?;
     let known = RwLock::new(Known::load(repository.store(), repository.seal(), cancel)?);
     let mut packs = Packs::new(&writer, repository.seal(), &known);
     let base = options.changes.as_ref().map(|changes| base(repository, changes, &source));

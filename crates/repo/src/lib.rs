@@ -68,7 +68,7 @@
 //! # Crash
 //!
 //! A writer that dies leaves files in `tmp/`, which the next one deletes, and packs and maps that nothing refers
-//! to; on S3 it leaves parts of uploads, which a writer takes away two days later. Whole packs among them are found by the next ingest and used; else both go with
+//! to; on S3 it leaves parts of uploads, which an ingest or a prune takes away when the grace time is over. Whole packs among them are found by the next ingest and used; else both go with
 //! the next prune. `prune` tells its own steps.
 //!
 //! # Cancellation

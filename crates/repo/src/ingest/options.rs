@@ -1,5 +1,6 @@
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -27,6 +28,9 @@ pub struct IngestOptions {
     pub changes: Option<Changes>,
     /// How hard new blocks are compressed, from 1 (fast) to 19 (small, and far slower); 1 if not said.
     pub compression_level: Option<i32>,
+    /// After how long what an ingest has not finished is taken away, as one's that died: more than any ingest takes.
+    /// Three days if not said. In a directory it is at once, as there is one ingest at a time.
+    pub abandoned_after: Option<Duration>,
 }
 
 impl IngestOptions {

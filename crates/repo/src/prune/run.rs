@@ -42,7 +42,11 @@ impl<'a> Run<'a> {
     ) -> Result<Self, RepoError> {
         let writer = match options.dry_run {
             true => None,
-            false => Some(Writer::begin(repository.store())?),
+            false => {
+                // An ingest takes less than half of it.
+                let grace = options.grace.try_into().ok();
+                Some(Writer::begin_after(repository.store(), grace)?)
+            }
         };
         Ok(Self { repository, options, in_use, progress, cancel, writer, changes_left: usize::MAX })
     }

@@ -28,6 +28,7 @@ mod hedge;
 mod location;
 mod read;
 mod request;
+mod uploads;
 mod write;
 
 use std::sync::Arc;

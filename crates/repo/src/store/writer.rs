@@ -1,8 +1,13 @@
+use std::time::Duration;
+
 use super::Store;
 use super::local_writer::{LocalObject, LocalWriter};
 use super::s3::{S3Object, S3Writer};
 use crate::RepoError;
 use crate::map::build::MapSink;
+
+/// What was begun and not finished for so long belongs to a writer that died.
+const ABANDONED_AFTER: Duration = Duration::from_secs(3 * 86_400);
 
 /// The right to write to a repository.
 pub(crate) enum Writer {
@@ -13,12 +18,22 @@ pub(crate) enum Writer {
 impl Writer {
     /// Takes what it needs to write, and takes away what writers before it left unfinished.
     pub(crate) fn begin(store: &Store) -> Result<Self, RepoError> {
+        Self::begin_after(store, None)
+    }
+
+    /// The same where a writer is known to need less than `abandoned`, or may need more, than three days.
+    pub(crate) fn begin_after(
+        store: &Store,
+        abandoned: Option<Duration>,
+    ) -> Result<Self, RepoError> {
         if store.is_read_only() {
             return Err(RepoError::refused("it is read where it lies, and never written to"));
         }
         Ok(match store {
             Store::Local(dir) => Self::Local(LocalWriter::lock(dir.root())?),
-            Store::S3(bucket) => Self::S3(S3Writer::begin(bucket)?),
+            Store::S3(bucket) => {
+                Self::S3(S3Writer::begin(bucket, abandoned.unwrap_or(ABANDONED_AFTER))?)
+            }
         })
     }
 

@@ -6,7 +6,6 @@ use std::time::Duration;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart};
 use bytes::{Bytes, BytesMut};
-use jiff::Timestamp;
 use tokio::task::JoinHandle;
 
 use super::S3Bucket;
@@ -20,25 +19,23 @@ use crate::map::build::MapSink;
 const PART_BYTES: usize = 8 << 20;
 /// Parts that travel at once.
 const PARTS_AT_ONCE: usize = 4;
-/// An upload that was begun and not finished for so long belongs to a writer that died.
-const ABANDONED_AFTER: Duration = Duration::from_secs(2 * 86_400);
-
 /// The right to write to a bucket. Several writers may have it at a time: objects have random names and are created,
 /// never replaced.
 ///
 /// # Crash
 ///
 /// An object is there when it is whole: a PUT, or the completion of its parts. A writer that dies leaves parts that
-/// nobody sees, which the next writer takes away when they are two days old.
+/// nobody sees, which a later writer takes away when they are old enough (`uploads.rs`).
 pub(crate) struct S3Writer(Arc<S3Bucket>);
 
 impl S3Writer {
-    /// Asks whether the store lets us write, and keeps its promises.
-    pub(crate) fn begin(bucket: &Arc<S3Bucket>) -> Result<Self, RepoError> {
+    /// Asks whether the store lets us write, and keeps its promises; takes away what was left unfinished `abandoned`
+    /// ago.
+    pub(crate) fn begin(bucket: &Arc<S3Bucket>, abandoned: Duration) -> Result<Self, RepoError> {
         let probed = bucket.clone();
         bucket.run_blocking(async move {
             probed.probe().await?;
-            probed.sweep_uploads().await;
+            probed.sweep_uploads(abandoned).await;
             Ok(())
         })?;
         Ok(Self(bucket.clone()))
@@ -230,7 +227,7 @@ impl S3Bucket {
             let sent = request.body(ByteStream::from(bytes.clone()));
             async { self.permitted(Box::pin(sent.send())).await }
         });
-        let answer = sent.await.map_err(|failure| failure.of_write(object))?;
+        let answer = sent.await.map_err(|failure| failure.of_part(object))?;
         self.counts.puts.add(1);
         self.counts.put_bytes.add(len);
         // A store that keeps no such checksum does not want to hear it again.
@@ -259,7 +256,7 @@ impl S3Bucket {
             Err(Failure::Missing | Failure::Exists) if tries > 1 && self.exists(object).await? => {
                 Ok(())
             }
-            other => other.map(drop).map_err(|failure| failure.of_write(object)),
+            other => other.map(drop).map_err(|failure| failure.of_part(object)),
         }
     }
 
@@ -289,14 +286,6 @@ impl S3Bucket {
         }
     }
 
-    async fn abandon(&self, object: &str, upload: &str) {
-        let request = self.client.abort_multipart_upload().bucket(&self.location.bucket);
-        let sent = request.key(self.location.key(object)).upload_id(upload).send().await;
-        if let Err(error) = sent.map_err(Failure::from) {
-            tracing::debug!(object, "cannot take back parts of an object: {error:?}");
-        }
-    }
-
     /// Whether the store refuses to create what exists. Where it does not, names that nobody else draws must do.
     async fn probe(&self) -> Result<(), RepoError> {
         let object = format!("tmp/{}", hex::encode(random::<16>()?));
@@ -315,23 +304,22 @@ impl S3Bucket {
             }
         }
     }
-
-    /// Takes away parts of objects that their writers did not finish. What cannot be taken away now stays.
-    async fn sweep_uploads(&self) {
-        let request = self.client.list_multipart_uploads().bucket(&self.location.bucket);
-        let Ok(listed) = request.prefix(self.location.key("")).send().await else { return };
-        let old = Timestamp::now().as_second() - ABANDONED_AFTER.as_secs() as i64;
-        for upload in listed.uploads() {
-            let (Some(key), Some(id)) = (upload.key(), upload.upload_id()) else { continue };
-            if upload.initiated().is_some_and(|at| at.secs() < old) {
-                let cut = self.location.key("").len();
-                self.abandon(key.get(cut..).unwrap_or_default(), id).await;
-            }
-        }
-    }
 }
 
 impl Failure {
+    /// Of an object that travels in parts: a prune with a short grace takes them for those of a writer that died.
+    fn of_part(self, object: &str) -> RepoError {
+        match self {
+            Self::Missing => RepoError::Unavailable {
+                what: format!("write {object}"),
+                source: anyhow::anyhow!(
+                    "what was written of it was taken away meanwhile, as a writer's that died: run it again, and prune with a grace time of more than twice as long"
+                ),
+            },
+            other => other.of_write(object),
+        }
+    }
+
     fn of_write(self, object: &str) -> RepoError {
         match self {
             Self::Again { why, .. } => {
