@@ -19,11 +19,13 @@ key = iam.create_access_key(UserName="rekindle")["AccessKey"]
 boto3.client("s3", **where).create_bucket(Bucket=sys.argv[4])
 print("[default]\\naws_access_key_id = %s\\naws_secret_access_key = %s" % (key["AccessKeyId"], key["SecretAccessKey"]))
 """
-# Its thaws take two seconds unless told otherwise; uploads that were not finished are as many hours older than they are as the file says.
+# Its thaws take two seconds unless told otherwise; with `day_seconds` the days that they last are so long; uploads that were not finished are as many hours older than they are as the file says.
 SERVE = """\
 import datetime, pathlib, re, sys, ministack.app as app
 import ministack.services.s3 as s3
-s3._RESTORE_DELAY_SECONDS, age = float(sys.argv.pop(1)), pathlib.Path(sys.argv.pop(1))
+s3._RESTORE_DELAY_SECONDS, day, age = float(sys.argv.pop(1)), float(sys.argv.pop(1)), pathlib.Path(sys.argv.pop(1))
+if day:
+    s3._restore_expiry_epoch = lambda start, days: start + days * day
 listed = s3._list_multipart_uploads
 def older(time):
     then = datetime.datetime.fromisoformat(time[1].decode().replace("Z", "+00:00")) - datetime.timedelta(hours=float(age.read_text()))
@@ -43,8 +45,8 @@ def folder():
 class Ministack:
     """A context: a server with one bucket. `credentials` is a file in the format of ~/.aws/credentials. `tls`: the files of an authority, and of a certificate of its and the key."""
 
-    def __init__(self, folder, port=9100, thaw_seconds=2.0, tls=None):
-        self.folder, self.port, self.thaw_seconds, self.tls = Path(folder), port, thaw_seconds, tls
+    def __init__(self, folder, port=9100, thaw_seconds=2.0, tls=None, day_seconds=0.0):
+        self.folder, self.port, self.thaw_seconds, self.tls, self.day_seconds = Path(folder), port, thaw_seconds, tls, day_seconds
         self.uploads_age = self.folder / "uploads-age"
         self.endpoint = f"{'https' if tls else 'http'}://127.0.0.1:{port}"
 
@@ -57,7 +59,8 @@ class Ministack:
     def start(self):
         log = open(self.folder / "ministack.log", "ab")
         with log:
-            self.process = subprocess.Popen([python(), "-c", SERVE, str(self.thaw_seconds), str(self.uploads_age)], env=self._environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            arguments = [str(self.thaw_seconds), str(self.day_seconds), str(self.uploads_age)]
+            self.process = subprocess.Popen([python(), "-c", SERVE, *arguments], env=self._environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         until("ministack answers", self._answers, seconds=60)
 
     def stop(self):

@@ -5,6 +5,7 @@ mod migrate;
 mod obstacle;
 mod serve;
 mod show;
+mod thawed;
 mod walk;
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use crate::steps::{Status, turn};
 use crate::{Finish, JobError, JobState, JobView, Obstacle, Outcome};
 
 pub(crate) use show::view;
+pub(crate) use thawed::KeptThawed;
 
 /// Messages to one job that may wait. More callers wait for their turn to send.
 pub(crate) const INBOX: usize = 8;
@@ -63,6 +65,8 @@ pub(crate) struct Driver {
     pub(crate) stuck: Option<Obstacle>,
     /// A migration that starts by itself has been tried.
     pub(crate) tried: bool,
+    /// Keeps what it reads thawed.
+    pub(crate) thawed: Option<KeptThawed>,
 }
 
 impl Driver {
@@ -71,6 +75,7 @@ impl Driver {
     pub(crate) async fn run(mut self) {
         let mut flow = self.make_live().await;
         while flow == Flow::On && !self.stop.is_cancelled() {
+            self.keep_thawed();
             flow = match self.record.plan.next() {
                 Next::Apply(step) => self.apply(step).await,
                 Next::Serve => self.serve().await,

@@ -278,6 +278,7 @@ impl Jobs {
             status,
             stuck: None,
             tried: false,
+            thawed: None,
         }
     }
 

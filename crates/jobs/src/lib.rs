@@ -28,7 +28,8 @@
 //! 5. A migrated copy has its name only after all of it was read back, compared with the recovery point's
 //!    hashes and the guest's writes, and synced. A write that was acknowledged is in it.
 //! 6. A passkey is checked when a recovery is asked for, and neither journaled nor logged nor kept.
-//! 7. Exports and disks of unfinished jobs are back before [`Jobs::open`] returns, or their clients wait:
+//! 7. What a job reads of a cold tier stays thawed for as long as it reads.
+//! 8. Exports and disks of unfinished jobs are back before [`Jobs::open`] returns, or their clients wait:
 //!    none sees a disk without its bytes.
 //! 8. No prune of this appliance deletes a recovery point that a job uses which has not ended, and no job is begun
 //!    from a point that a prune has condemned.

@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use rekindle_disk::{Base, ChangeTracker, Disk, DiskId, WriteHold};
-use rekindle_repo::{DiskMap, PointId, PointManifest};
+use rekindle_repo::{DiskMap, Kept, PointId, PointManifest};
 
 use crate::boot::Boot;
 use crate::env::Env;
@@ -19,6 +19,8 @@ pub(crate) struct Live {
     pub(crate) boot: Option<Boot>,
     /// Whether the mover has read the VM into the cache.
     pub(crate) warmed: bool,
+    /// How long what is thawed stays, if that was found out since the start.
+    pub(crate) thawed: Option<Kept>,
     /// Writes are held while these live.
     pub(crate) holds: Vec<WriteHold>,
     pub(crate) held_since: Option<Instant>,

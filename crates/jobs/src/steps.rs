@@ -103,7 +103,7 @@ impl Work<'_> {
     }
 
     async fn open(&mut self) -> Result<Found, JobError> {
-        self.await_thaw().await?;
+        self.live.thawed = Some(self.await_thaw().await?);
         self.live.point(self.env, self.record).await.map(|_| Found::default())
     }
 

@@ -129,6 +129,6 @@ pub use run::{BlockRun, RUN_BYTES};
 pub use seal::{Passkey, PasskeyInfo};
 pub use store::{Location, Near, S3Credentials, S3Location, S3Stats};
 pub use tier::{
-    Estimate, MoveReport, Readiness, Retrieval, ThawOptions, Tier, has_cold_packs, move_point,
-    readiness, thaw,
+    Estimate, KeepThawed, Kept, MoveReport, Readiness, Retrieval, ThawOptions, Tier,
+    has_cold_packs, move_point, readiness, thaw,
 };

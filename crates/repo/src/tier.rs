@@ -1,5 +1,6 @@
 //! Tiers: how soon a recovery point's bytes can be read, and how they get there.
 
+mod keep;
 mod moving;
 mod needs;
 mod thaw;
@@ -7,6 +8,7 @@ mod thaw;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+pub use keep::{KeepThawed, Kept};
 pub use moving::{MoveReport, move_point};
 pub(crate) use thaw::parse_restore;
 pub use thaw::{Retrieval, ThawOptions, has_cold_packs, readiness, thaw};

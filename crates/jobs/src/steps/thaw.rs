@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use rekindle_repo::{PointId, Readiness, ThawOptions};
+use rekindle_repo::{Kept, PointId, Readiness, ThawOptions};
 
 use super::Work;
 use crate::{JobError, failure};
@@ -11,20 +11,27 @@ const ASK_AT_MOST: Duration = Duration::from_secs(300);
 
 impl Work<'_> {
     /// Waits until all that the point needs can be read, having asked the store to thaw what is frozen. Cut short and
-    /// begun again it finds what was asked for; nothing is taken back, as thawed copies end by themselves.
-    pub(super) async fn await_thaw(&self) -> Result<(), JobError> {
+    /// begun again it finds what was asked for; nothing is taken back, as thawed copies end by themselves. Says when
+    /// the first of them does.
+    pub(super) async fn await_thaw(&self) -> Result<Kept, JobError> {
         let options = self.record.request.thaw.unwrap_or_default();
         let mut pause = ASK_AFTER;
-        while let Some(readiness) = self.ask_for_thaw(options).await? {
-            *self.status.waits_for.lock() = Some(said(&readiness, options));
+        let found = loop {
+            match self.ask_for_thaw(options).await? {
+                Some(readiness) if !readiness.ready => {
+                    *self.status.waits_for.lock() = Some(said(&readiness, options));
+                }
+                found => break found,
+            }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(ASK_AT_MOST);
-        }
+        };
         *self.status.waits_for.lock() = None;
-        Ok(())
+        let until = found.and_then(|readiness| readiness.thawed_until);
+        Ok(Kept { until, ..Kept::default() })
     }
 
-    /// Asks for the thaw, once more if need be. `None`: all can be read.
+    /// Asks for the thaw, once more if need be. `None`: nothing at all is cold.
     async fn ask_for_thaw(&self, options: ThawOptions) -> Result<Option<Readiness>, JobError> {
         let repository = self.env.repository(&self.record.repository)?;
         let name = &self.record.point;
@@ -41,7 +48,7 @@ impl Work<'_> {
                 if found.frozen > 0 {
                     return rekindle_repo::thaw(&repository, &point, options).map(Some);
                 }
-                Ok(Some(found).filter(|found| !found.ready))
+                Ok(Some(found))
             };
             asked().map_err(|e| failure::repo("thaw the recovery point", e))
         })

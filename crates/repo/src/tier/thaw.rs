@@ -1,11 +1,9 @@
-use std::sync::Arc;
-
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::needs::packs_of;
 use super::{Estimate, Readiness, Tier};
-use crate::store::{PackState, S3Bucket, Store, Thawed, pack_object};
+use crate::store::{PackState, Store, Thawed, pack_object};
 use crate::{PointManifest, RepoError, Repository};
 
 const MIB: f64 = (1 << 20) as f64;
@@ -93,16 +91,10 @@ pub fn thaw(
         let why = "Deep Archive has no expedited retrieval: ask for standard (12 hours) or bulk (48 hours)";
         return Err(RepoError::refused(why));
     }
-    for state in states.iter().filter(|state| state.tier.is_cold()) {
-        if state.thawed != Thawed::Coming {
-            ask(bucket, state, options)?;
-        }
-    }
+    let cold = states.iter().filter(|state| state.tier.is_cold());
+    let wanted = cold.filter(|state| state.thawed != Thawed::Coming);
+    bucket.restore_all_blocking(wanted.map(|state| pack_object(state.pack)).collect(), options)?;
     readiness(repository, point)
-}
-
-fn ask(bucket: &Arc<S3Bucket>, state: &PackState, options: ThawOptions) -> Result<(), RepoError> {
-    bucket.restore_blocking(&pack_object(state.pack), options)
 }
 
 /// The packs that a point needs, and how each is.

@@ -8,6 +8,7 @@ use aws_sdk_s3::types::{
     Tier as GlacierTier,
 };
 use jiff::Timestamp;
+use tokio::task::JoinSet;
 
 use super::S3Bucket;
 use super::request::{Failure, Patience};
@@ -38,6 +39,8 @@ pub(crate) enum Thawed {
 
 /// The largest object that one request copies, as Amazon has it: packs are far smaller.
 const COPY_MAX: u64 = 5 << 30;
+/// Objects that are asked about at once.
+const AT_ONCE: usize = 32;
 
 impl S3Bucket {
     /// How these packs are. One that is missing is corrupt: something refers to it.
@@ -47,17 +50,23 @@ impl S3Bucket {
     ) -> Result<Vec<PackState>, RepoError> {
         let bucket = self.clone();
         self.run_blocking(async move {
-            let mut states = Vec::new();
+            let mut found = Vec::new();
             for listed in bucket.list("packs/").await? {
-                let Some(pack) = pack_of(&listed.object).filter(|pack| needed.remove(pack)) else {
-                    continue;
-                };
-                let thawed = match listed.tier.is_cold() {
-                    true => bucket.thawed(&listed.object).await?,
-                    false => Thawed::No,
-                };
-                states.push(PackState { pack, len: listed.len, tier: listed.tier, thawed });
+                if let Some(pack) = pack_of(&listed.object).filter(|pack| needed.remove(pack)) {
+                    found.push((pack, listed));
+                }
             }
+            let states = at_once(found, |(pack, listed)| {
+                let bucket = bucket.clone();
+                async move {
+                    let thawed = match listed.tier.is_cold() {
+                        true => bucket.thawed(&listed.object).await?,
+                        false => Thawed::No,
+                    };
+                    Ok(PackState { pack, len: listed.len, tier: listed.tier, thawed })
+                }
+            });
+            let states = states.await?;
             match needed.first() {
                 Some(missing) => {
                     let why = "it is referred to but missing";
@@ -86,14 +95,20 @@ impl S3Bucket {
         Ok(head.restore().map_or(Thawed::No, parse_restore))
     }
 
-    /// Asks for an object to be thawed. Being asked already, or thawed, is success.
-    pub(crate) fn restore_blocking(
+    /// Asks for objects to be thawed. Being asked already, or thawed, is success: then they stay so for as long.
+    pub(crate) fn restore_all_blocking(
         self: &Arc<Self>,
-        object: &str,
+        objects: Vec<String>,
         options: ThawOptions,
     ) -> Result<(), RepoError> {
-        let (bucket, object) = (self.clone(), object.to_owned());
-        self.run_blocking(async move { bucket.restore(&object, options).await })
+        let bucket = self.clone();
+        self.run_blocking(async move {
+            let restore = |object: String| {
+                let bucket = bucket.clone();
+                async move { bucket.restore(&object, options).await }
+            };
+            at_once(objects, restore).await.map(drop)
+        })
     }
 
     async fn restore(&self, object: &str, options: ThawOptions) -> Result<(), RepoError> {
@@ -150,6 +165,32 @@ impl S3Bucket {
             });
             copied.await.map(drop).map_err(|failure| failure.of_object(&object))
         })
+    }
+}
+
+/// Does `work` on each, several at a time. The first error ends it.
+async fn at_once<A, T, F>(all: Vec<A>, work: impl Fn(A) -> F) -> Result<Vec<T>, RepoError>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T, RepoError>> + Send + 'static,
+{
+    let mut running = JoinSet::new();
+    let mut done = Vec::with_capacity(all.len());
+    let mut waiting = all.into_iter();
+    loop {
+        while running.len() < AT_ONCE
+            && let Some(one) = waiting.next()
+        {
+            running.spawn(work(one));
+        }
+        match running.join_next().await {
+            None => return Ok(done),
+            Some(Ok(result)) => done.push(result?),
+            Some(Err(error)) => {
+                let what = "finish a request".into();
+                return Err(RepoError::Unavailable { what, source: error.into() });
+            }
+        }
     }
 }
 
