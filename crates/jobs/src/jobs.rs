@@ -17,7 +17,7 @@ use crate::journal::{Journal, Place, Record, unavailable};
 use crate::live::Live;
 use crate::profiles::Profiles;
 use crate::steps::{Status, turn};
-use crate::upkeep::Upkeep;
+use crate::upkeep::{Upkeep, Wanted};
 use crate::writes::Writes;
 use crate::{
     Finish, JobError, JobId, JobState, JobView, JobsConfig, LimitsView, Next, SpaceView, Step,
@@ -60,6 +60,7 @@ pub struct JobsDeps {
 pub struct Jobs {
     pub(crate) env: Arc<Env>,
     pub(crate) upkeep: Arc<Upkeep>,
+    pub(crate) wanted: Arc<Wanted>,
     entries: Mutex<BTreeMap<JobId, Entry>>,
     /// Jobs from before a restart, until [`Jobs::run`].
     resting: Mutex<Vec<Driver>>,
@@ -94,6 +95,7 @@ impl Jobs {
         let jobs = Arc::new(Self {
             env: env.clone(),
             upkeep: Arc::default(),
+            wanted: Arc::default(),
             entries: Mutex::default(),
             resting: Mutex::default(),
             accepting: AsyncMutex::default(),

@@ -31,8 +31,8 @@
 //! 7. What a job reads of a cold tier stays thawed for as long as it reads.
 //! 8. Exports and disks of unfinished jobs are back before [`Jobs::open`] returns, or their clients wait:
 //!    none sees a disk without its bytes.
-//! 8. No prune of this appliance deletes a recovery point that a job uses which has not ended, and no job is begun
-//!    from a point that a prune has condemned.
+//! 8. No prune of this appliance deletes a recovery point that a job uses or a batch names which has not ended, and no
+//!    job is begun from a point that a prune has condemned.
 //!
 //! # Migration to a directory
 //!

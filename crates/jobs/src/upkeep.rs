@@ -5,6 +5,7 @@
 
 mod begin;
 mod view;
+mod wanted;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use rekindle_repo::{CheckProgress, CheckReport, PruneProgress, PruneReport, Rete
 
 pub use begin::{CheckRequest, Ending, PruneRequest};
 pub use view::{UpkeepEnd, UpkeepKind, UpkeepRunning, UpkeepView};
+pub(crate) use wanted::{Held, Wanted};
 
 use crate::JobError;
 

@@ -174,6 +174,7 @@ impl Batches {
         let entry = Entry { view: seen, cancel: cancel.clone() };
         self.entries.lock().insert(record.id.clone(), entry);
         Walk {
+            _held: self.jobs.wanted.hold(&record.id, record.points()),
             jobs: self.jobs.clone(),
             book: self.book.clone(),
             record,

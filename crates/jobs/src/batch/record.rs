@@ -1,6 +1,7 @@
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
+use rekindle_repo::PointId;
 use rekindle_state::{Database, Keyspace};
 use serde::{Deserialize, Serialize};
 
@@ -83,6 +84,12 @@ impl Record {
             state: BatchState::Running,
             groups: groups.collect(),
         }
+    }
+
+    /// The points that it names. What a VM's name stands for is found when its turn comes.
+    pub(super) fn points(&self) -> BTreeSet<PointId> {
+        let members = self.groups.iter().flat_map(|group| &group.members);
+        members.filter_map(|member| member.request.point.parse().ok()).collect()
     }
 
     pub(super) fn is_ended(&self) -> bool {

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::record::{Book, Record};
 use super::{BatchState, BatchView, GroupState, OnError};
+use crate::upkeep::Held;
 use crate::{ErrorView, JobError, JobId, JobState, JobView, Jobs, Mode, Outcome, failure};
 
 /// How long a full queue is left alone.
@@ -21,6 +22,8 @@ pub(super) struct Walk {
     pub(super) view: watch::Sender<BatchView>,
     pub(super) cancel: CancellationToken,
     pub(super) stop: CancellationToken,
+    /// Its points, which no prune lets go until it has ended.
+    pub(super) _held: Held,
 }
 
 /// Why a wait was cut short.

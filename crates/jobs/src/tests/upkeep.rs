@@ -1,7 +1,12 @@
 //! Upkeep beside recoveries.
 
+use std::net::TcpListener;
+
 use super::world::{World, to_export};
-use crate::{Finish, JobState, PruneRequest, RecoveryRequest};
+use crate::{
+    BatchRequest, BatchView, Batches, Finish, Gate, Group, GroupState, JobState, OnError,
+    PruneRequest, RecoveryRequest,
+};
 
 /// Drops the one point there is.
 fn drop_all(view: &crate::JobView) -> PruneRequest {
@@ -34,6 +39,49 @@ fn a_prune_lets_no_point_go_that_a_job_uses() {
         let ended = running.jobs.upkeep("main").unwrap();
         assert!(ended.running.is_none());
         assert_eq!(ended.prune.unwrap().report.unwrap().condemned.points, 1);
+        running.stop().await;
+    });
+}
+
+#[test]
+fn a_prune_lets_no_point_go_that_a_batch_comes_to_later() {
+    let world = World::new();
+    world.live(async |world| {
+        let running = world.start().await;
+        running.jobs.run();
+        let batches = Batches::open(running.jobs.clone(), running.db()).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let point = running.attached.get().unwrap().latest("sample").await.unwrap().id.to_string();
+        // The gate, with nobody behind it, keeps the batch from its end; that the job has ended lets nothing go.
+        drop(listener);
+        let gate = Gate::Port { host: "127.0.0.1".into(), port, within_seconds: 600 };
+        let group = Group {
+            name: None,
+            recoveries: vec![RecoveryRequest { point, ..to_export() }],
+            select: None,
+            within_seconds: 60,
+            delay_seconds: 0,
+            gates: vec![gate],
+        };
+        let groups = vec![group];
+        let request = BatchRequest { name: None, groups, on_error: OnError::Halt };
+        let id = batches.start(request, None).await.unwrap();
+        let mut view = batches.watch(&id).unwrap();
+        let checking = |view: &BatchView| view.groups[0].state == GroupState::Checking;
+        let job = view.wait_for(checking).await.unwrap().groups[0].vms[0].job.clone().unwrap();
+        let used = running.jobs.view(&job).unwrap();
+        running.jobs.cancel(&job).await.unwrap();
+        running.wait(&job, &[JobState::Cancelled]).await;
+        let prune = || running.jobs.prune("main", drop_all(&used)).unwrap().line();
+        let line = prune().await.unwrap();
+        assert!(line.contains("condemned 0 points"), "{line}");
+        batches.cancel(&id).unwrap();
+        view.wait_for(|view| view.finished_at.is_some()).await.unwrap();
+        // It has ended before its walk is dropped.
+        batches.stop().await;
+        let line = prune().await.unwrap();
+        assert!(line.contains("condemned 1 points"), "{line}");
         running.stop().await;
     });
 }

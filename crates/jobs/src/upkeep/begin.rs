@@ -185,11 +185,14 @@ impl Jobs {
         })
     }
 
-    /// Points of a repository that jobs use which have not ended.
+    /// Points of a repository that jobs use which have not ended, and what batches want of any.
     fn points_in_use(&self, repository: &str) -> BTreeSet<PointId> {
+        // Before the jobs: what a batch wants no more is one of theirs by then.
+        let mut used = self.wanted.all();
         let jobs = self.list().into_iter().filter(|job| !job.state.is_final());
         let ours = jobs.filter(|job| job.repository == repository);
-        ours.filter_map(|job| job.point.parse().ok()).collect()
+        used.extend(ours.filter_map(|job| job.point.parse().ok()));
+        used
     }
 }
 
