@@ -287,6 +287,8 @@ pub(crate) enum RetrievalArg {
 
 #[derive(Clone, Copy, ValueEnum)]
 pub(crate) enum TierArg {
+    /// Copied to the directory that `hot_copy` names in the configuration.
+    Hot,
     /// Read at once.
     Warm,
     /// S3 Glacier Flexible Retrieval.

@@ -81,6 +81,7 @@ pub(crate) fn points(args: &PointsArgs) -> Result<(), Failure> {
         "TIER",
         "CHECK",
         "REPOSITORY",
+        "HOT COPY",
         "TAGS",
     ]);
     for point in listing.points {
@@ -93,6 +94,7 @@ pub(crate) fn points(args: &PointsArgs) -> Result<(), Failure> {
             point.tier.map_or("-", Tier::name).to_owned(),
             point.check.as_ref().map_or_else(|| "-".to_owned(), Check::text),
             point.repository,
+            if point.hot_copy { "yes" } else { "-" }.to_owned(),
             match point.goes_after {
                 Some(at) => format!("deleted after {}", at.strftime("%Y-%m-%d %H:%M:%SZ")),
                 None => point.tags.join(","),
@@ -125,6 +127,7 @@ struct Point {
     check: Option<Check>,
     tier: Option<Tier>,
     goes_after: Option<jiff::Timestamp>,
+    hot_copy: bool,
 }
 
 #[derive(Deserialize)]

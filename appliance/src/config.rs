@@ -2,6 +2,7 @@
 
 mod bounds;
 mod file;
+mod hot;
 mod location;
 mod secrets;
 mod settings;
@@ -10,6 +11,7 @@ mod upkeep;
 use std::path::{Path, PathBuf};
 
 pub(crate) use file::{Config, RepositoryEntry, RepositoryKind, TargetEntry, TargetKind, TlsUse};
+pub(crate) use hot::HotCopySection;
 pub(crate) use secrets::{AdminTokenFile, admin_token, read_secret};
 pub(crate) use settings::settings;
 

@@ -102,6 +102,7 @@ mod tests {
     fn every_setting_of_the_sample_exists() {
         let all = parse(&uncommented()).unwrap();
         assert_eq!(all.repository.len(), 3);
+        assert!(all.repository[1].hot_copy.is_some());
         assert_eq!(all.mover.hours.len(), 1);
         assert_eq!(all.target.len(), 1);
         assert!(all.cache.root_dir.is_some() && all.cache.max_bytes.is_some());

@@ -1,6 +1,7 @@
 //! Commands that need no running appliance: repositories and ingest.
 
 mod check;
+pub(crate) mod hot;
 mod images;
 mod ingest;
 pub(crate) mod passkey;

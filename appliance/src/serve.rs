@@ -5,6 +5,7 @@
 //! the drivers of the jobs, then the console. Stop: console, drivers, NFS port, cache. Disks need
 //! no closing: what was acknowledged is on disk.
 
+mod hot;
 mod layers;
 mod limits;
 mod state_dir;
@@ -60,6 +61,7 @@ async fn run(config: &Config, token: AdminTokenFile) -> Result<(), Failure> {
     let mut nfs = NfsPort::open(&layers).await?;
     layers.jobs.run();
     layers.batches.run();
+    let hot = hot::start(config, &layers.repositories)?;
     let tls = tls::open(config)?;
     let watch = tokio::spawn(tls::watch(tls.clone(), signals.hangup()?));
     let mut console = ConsolePort::open(config, &layers, &token, tls).await?;
@@ -75,6 +77,7 @@ async fn run(config: &Config, token: AdminTokenFile) -> Result<(), Failure> {
     };
     signals.exit_on_another();
     drop(watchdog);
+    drop(hot);
     // Said for systemd only; without it nobody listens.
     let _ = sd_notify::notify(false, &[NotifyState::Stopping]);
     watch.abort();

@@ -11,7 +11,7 @@ SLOW_DOWN = b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>Please r
 
 
 class Proxy:
-    """A context. `faults` may be set at any time; `seen` counts requests by method, and faults by kind."""
+    """A context. `faults` may be set at any time; `seen` counts requests and their bytes by method, those of packs also apart, and faults by kind."""
 
     def __init__(self, port, upstream, faults=(), seed=1, latency=0.0):
         self.port, self.upstream = port, upstream
@@ -59,6 +59,9 @@ class Proxy:
                 body = await _body(reader, head)
                 method = head.split(b" ", 1)[0].decode()
                 self.seen[method] += 1
+                self.seen[f"bytes of {method}s"] += len(body)
+                if b"/packs/" in head.split(b"\r\n", 1)[0]:
+                    self.seen[f"{method} of packs"] += 1
                 if self.down:
                     self.seen["refused"] += 1
                     break

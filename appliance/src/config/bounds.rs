@@ -3,7 +3,7 @@ use std::{collections::BTreeSet, ops::RangeInclusive, path::Path};
 use rekindle_jobs::UpkeepConfig;
 use rekindle_repo::{COMPRESSION_LEVELS, S3Location};
 
-use super::{Config, RepositoryEntry, TargetEntry, TlsUse};
+use super::{Config, HotCopySection, RepositoryEntry, TargetEntry, TlsUse};
 
 const MIB: u64 = 1 << 20;
 const TIB: u64 = 1 << 40;
@@ -175,6 +175,9 @@ fn repository(entry: &RepositoryEntry, found: &mut Found) {
     if entry.has_images() && entry.upkeep() != UpkeepConfig::default() {
         found.add(format!("{name}: a repository of images is not pruned and has nothing to keep"));
     }
+    if let Some(hot) = &entry.hot_copy {
+        hot_copy(hot, entry, found);
+    }
     let sealed = entry.passkey_file.is_some() || entry.passkey_credential.is_some();
     if entry.passkey_file.is_some() && entry.passkey_credential.is_some() {
         found.add(format!("{name}: passkey_file and passkey_credential exclude each other"));
@@ -207,6 +210,22 @@ fn upkeep(name: &str, entry: &RepositoryEntry, found: &mut Found) {
     }
     if let Err(error) = entry.upkeep().retention.validate() {
         found.add(format!("{name}: {error}"));
+    }
+}
+
+fn hot_copy(hot: &HotCopySection, entry: &RepositoryEntry, found: &mut Found) {
+    let name = format!("repository \"{}\": hot_copy", entry.name);
+    found.absolute(&format!("{name}.dir"), &hot.dir);
+    if entry.bucket.is_none() || entry.has_images() {
+        found.add(format!("{name} is for repositories of points on S3, which have a bucket"));
+    }
+    if hot.from.is_some() != hot.to.is_some() {
+        found.add(format!("{name}.from and {name}.to go together"));
+    }
+    found.within(&format!("{name}.max_bytes"), hot.max_bytes, 64 * MIB..=1024 * TIB);
+    if hot.max_bytes_per_second != 0 {
+        let rate = hot.max_bytes_per_second;
+        found.within(&format!("{name}.max_bytes_per_second"), rate, MIB..=TIB);
     }
 }
 

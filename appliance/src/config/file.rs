@@ -223,6 +223,7 @@ pub(crate) struct RepositoryEntry {
     pub(crate) keep_yearly: Option<u32>,
     pub(crate) keep_tags: Option<Vec<String>>,
     pub(crate) prune_grace_hours: Option<u32>,
+    pub(crate) hot_copy: Option<super::HotCopySection>,
 }
 
 /// What lies in a repository.
@@ -267,6 +268,7 @@ impl RepositoryEntry {
             keep_yearly: None,
             keep_tags: None,
             prune_grace_hours: None,
+            hot_copy: None,
         }
     }
 }

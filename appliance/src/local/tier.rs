@@ -52,11 +52,15 @@ pub(super) fn thaw(
 pub(super) fn move_to(args: &ColdArgs, tier: TierArg) -> Result<(), Failure> {
     let (repository, point) = open(args)?;
     let tier = match tier {
+        TierArg::Hot => return super::hot::copy(args, &repository, &point),
         TierArg::Warm => Tier::Warm,
         TierArg::Glacier => Tier::Glacier,
         TierArg::DeepArchive => Tier::DeepArchive,
     };
     let report = rekindle_repo::move_point(&repository, &point, tier)?;
+    if tier == Tier::Warm {
+        super::hot::drop(args, &repository, &point)?;
+    }
     if args.json {
         return print_json(&report);
     }
@@ -72,6 +76,7 @@ pub(super) fn move_to(args: &ColdArgs, tier: TierArg) -> Result<(), Failure> {
 
 fn open(args: &ColdArgs) -> Result<(Repository, PointManifest), Failure> {
     let repository = super::open(&args.open)?;
+    super::hot::use_if_there(args, &repository)?;
     let point = super::block_on(find(&repository, &args.point))??;
     Ok((repository, point))
 }
@@ -115,7 +120,7 @@ fn show(readiness: &Readiness, json: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-fn print_json(what: &impl Serialize) -> Result<(), Failure> {
+pub(super) fn print_json(what: &impl Serialize) -> Result<(), Failure> {
     println!("{}", serde_json::to_string_pretty(what).map_err(anyhow::Error::from)?);
     Ok(())
 }

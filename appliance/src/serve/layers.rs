@@ -104,7 +104,10 @@ fn attach(config: &Config, entry: &RepositoryEntry) -> Result<Attached, Failure>
         Location::Local(_) => local::open_entry(config, entry).map(Attached::from),
         place @ Location::S3(_) => {
             let passkey = local::passkey::configured(entry)?;
-            let near = Near { maps: Some(config.cache_dir().join("maps")) };
+            let near = Near {
+                maps: Some(config.cache_dir().join("maps")),
+                hot: entry.hot_copy.as_ref().map(|hot| hot.dir.clone()),
+            };
             Ok(Attached::open(&entry.name, place, passkey, near)?)
         }
     }
@@ -140,6 +143,8 @@ fn jobs(config: &Config) -> JobsConfig {
     jobs.upkeep = config.repositories().into_iter().map(upkeep).collect();
     jobs.own_dirs = vec![config.state_dir.clone(), config.cache_dir()];
     jobs.own_dirs.extend(config.repositories().into_iter().filter_map(|entry| entry.path));
+    let hot = config.repositories().into_iter().filter_map(|entry| entry.hot_copy);
+    jobs.own_dirs.extend(hot.map(|hot| hot.dir));
     jobs.ring_gives_way = one_file_system(&config.state_dir, &config.cache_dir());
     jobs.server = config.nfs.advertise;
     jobs.reserve_min_bytes = recovery.reserve_min_bytes;

@@ -17,7 +17,6 @@
 mod blocks;
 mod book;
 mod findings;
-mod pace;
 mod run;
 #[cfg(test)]
 mod tests;

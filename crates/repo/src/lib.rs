@@ -45,6 +45,9 @@
 //! A repository may also be a place of images (`images`): VMs that lie there as others left them. It has none of these
 //! objects, and nothing is written to it.
 //!
+//! In front of a bucket a directory may have a hot copy of some of its objects (`tier/hot.rs`), which reads prefer and
+//! nobody relies on.
+//!
 //! # Invariants
 //!
 //! 1. Objects are written once and never changed. In a directory: created in `tmp/`, synced, renamed without
@@ -94,6 +97,7 @@ mod images;
 mod ingest;
 mod manifest;
 mod map;
+mod pace;
 mod pack;
 mod prune;
 mod repository;
@@ -129,6 +133,7 @@ pub use run::{BlockRun, RUN_BYTES};
 pub use seal::{Passkey, PasskeyInfo};
 pub use store::{Location, Near, S3Credentials, S3Location, S3Stats};
 pub use tier::{
-    Estimate, KeepThawed, Kept, MoveReport, Readiness, Retrieval, ThawOptions, Tier,
-    has_cold_packs, move_point, readiness, thaw,
+    Estimate, HotLimits, HotReport, KeepThawed, Kept, MoveReport, Readiness, Retrieval,
+    ThawOptions, Tier, copy_hot, copy_newest_hot, drop_hot, has_cold_packs, hot_points, move_point,
+    readiness, thaw,
 };

@@ -15,6 +15,7 @@ use crate::images::{self, Images};
 use crate::seal::keyring::Home;
 use crate::seal::{DataKey, Passkey, Seal};
 use crate::store::{Location, Near, REPOSITORY, Store, Writer, blocking};
+use crate::tier::hot;
 use crate::{DiskMap, PointManifest, RepoError, S3Stats};
 use tiers::Needs;
 
@@ -165,16 +166,28 @@ impl Repository {
     ) -> Result<Self, RepoError> {
         let record = Self::read_record(&store, &place)?;
         let seal = passkeys::open_seal(&record, &store, passkey)?;
+        let hot = near.hot.clone();
         let needs = Needs::default();
-        Ok(Self(Arc::new(Inner {
-            record,
-            seal,
-            location: place,
-            store,
-            images: None,
-            near,
-            needs,
-        })))
+        let inner = Inner { record, seal, location: place, store, images: None, near, needs };
+        let repository = Self(Arc::new(inner));
+        if let Some(dir) = hot
+            && let Err(error) = repository.keep_hot_in(&dir)
+        {
+            tracing::warn!("hot copies are not used: {}", error.told());
+        }
+        Ok(repository)
+    }
+
+    /// Has reads prefer the hot copy in `dir`, which is made if that is empty or not there. Blocks on I/O.
+    ///
+    /// `Refused` if something else is in it, or the repository is not in a bucket.
+    pub fn keep_hot_in(&self, dir: &Path) -> Result<(), RepoError> {
+        self.refuse_images("have hot copies")?;
+        let Store::S3(bucket) = self.store() else {
+            return Err(RepoError::refused("a directory is hot by itself"));
+        };
+        bucket.use_hot(hot::prepare(dir, self.id())?);
+        Ok(())
     }
 
     /// Opens a place where others left images of VMs: each of these is a recovery point as it lies, and nothing is

@@ -75,6 +75,9 @@ impl BlockRun {
             Source::Stored(store, seal) => (store, seal),
             Source::Image(disk) => return disk.read_block(&block).await,
         };
+        if let Some(block) = store.read_hot(seal, &block).await {
+            return Ok(block);
+        }
         let part = self.parts.iter().find(|part| part.blocks.contains(&number));
         if let Some(part) = part.filter(|part| part.blocks.len() > 1) {
             match part.read.get_or_init(|| read(store, part)).await {

@@ -1,6 +1,7 @@
 //! Where a repository's objects live, and what they are called.
 
 mod blocking;
+mod bucket;
 mod coming;
 mod local;
 mod local_writer;
@@ -15,6 +16,7 @@ use jiff::Timestamp;
 use rekindle_block::Block;
 use tokio::sync::Semaphore;
 
+use bucket::Bucket;
 pub(crate) use coming::Coming;
 pub(crate) use local::LocalDir;
 pub use location::{Location, Near};
@@ -90,7 +92,7 @@ pub(crate) enum Store {
     /// A directory of this machine.
     Local(Arc<LocalDir>),
     /// A bucket of an S3-compatible store.
-    S3(Arc<S3Bucket>),
+    S3(Bucket),
 }
 
 impl Store {
@@ -98,7 +100,7 @@ impl Store {
     pub(crate) fn open(location: &Location) -> Result<Self, RepoError> {
         Ok(match location {
             Location::Local(dir) => Self::Local(Arc::new(LocalDir::new(dir.clone()))),
-            Location::S3(place) => Self::S3(S3Bucket::open(place)?),
+            Location::S3(place) => Self::S3(Bucket::new(S3Bucket::open(place)?)),
         })
     }
 
@@ -106,8 +108,16 @@ impl Store {
     pub(crate) fn open_read_only(location: &Location) -> Result<Self, RepoError> {
         Ok(match location {
             Location::Local(dir) => Self::Local(Arc::new(LocalDir::read_only(dir.clone()))),
-            Location::S3(place) => Self::S3(S3Bucket::open_read_only(place)?),
+            Location::S3(place) => Self::S3(Bucket::new(S3Bucket::open_read_only(place)?)),
         })
+    }
+
+    /// The same without a hot copy, for whoever asks what the repository itself has.
+    pub(crate) fn as_it_is(&self) -> Self {
+        match self {
+            Self::Local(dir) => Self::Local(dir.clone()),
+            Self::S3(bucket) => Self::S3(bucket.as_it_is()),
+        }
     }
 
     pub(crate) fn is_read_only(&self) -> bool {
@@ -176,7 +186,19 @@ impl Store {
                 let (dir, object) = (dir.clone(), object.to_owned());
                 blocking(move || check(dir.read_range(&object, range)?)).await
             }
-            Self::S3(bucket) => bucket.read_range(object, range, check).result().await,
+            Self::S3(bucket) => {
+                let check = Arc::new(check);
+                if let Some(dir) = bucket.hot().cloned() {
+                    let (object, range, check) = (object.to_owned(), range.clone(), check.clone());
+                    let found = blocking(move || check(dir.read_range(&object, range)?)).await;
+                    // Whatever is wrong with the copy, the bucket has it.
+                    if found.is_ok() {
+                        bucket.note_hot_read();
+                        return found;
+                    }
+                }
+                bucket.read_range(object, range, move |bytes| check(bytes)).result().await
+            }
         }
     }
 
@@ -192,11 +214,22 @@ impl Store {
                 blocking(move || open_block(&seal, &block, dir.read_stored(&block)?)).await
             }
             Self::S3(bucket) => {
+                if let Some(block) = self.read_hot(seal, block).await {
+                    return Ok(block);
+                }
                 let (object, seal, block) = (pack_object(block.pack), seal.clone(), *block);
                 let open = move |stored: Vec<u8>| open_block(&seal, &block, stored);
                 bucket.read_range(&object, block.stored_range(), open).result().await
             }
         }
+    }
+
+    /// The block, if a hot copy has it and it is sound there.
+    pub(crate) async fn read_hot(&self, seal: &Seal, block: &BlockRef) -> Option<Block> {
+        let Self::S3(bucket) = self else { return None };
+        let (dir, seal, block) = (bucket.hot()?.clone(), seal.clone(), *block);
+        let found = blocking(move || open_block(&seal, &block, dir.read_stored(&block)?)).await;
+        found.inspect(|_| bucket.note_hot_read()).ok()
     }
 
     /// A whole object of at most `max` bytes, and what `check` makes of it.

@@ -1,5 +1,6 @@
 //! Tiers: how soon a recovery point's bytes can be read, and how they get there.
 
+pub(crate) mod hot;
 mod keep;
 mod moving;
 mod needs;
@@ -8,6 +9,7 @@ mod thaw;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+pub use hot::{HotLimits, HotReport, copy_hot, copy_newest_hot, drop_hot, hot_points};
 pub use keep::{KeepThawed, Kept};
 pub use moving::{MoveReport, move_point};
 pub(crate) use thaw::parse_restore;

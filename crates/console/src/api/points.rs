@@ -1,4 +1,8 @@
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{
     Extension, Json,
@@ -75,6 +79,8 @@ struct PointView {
     /// From when on a prune deletes it.
     #[serde(skip_serializing_if = "Option::is_none")]
     goes_after: Option<Timestamp>,
+    /// Whether it is in the hot copy of its repository.
+    hot_copy: bool,
 }
 
 #[derive(Serialize)]
@@ -190,9 +196,10 @@ async fn add(
     let wanted: Vec<_> = wanted.into_iter().filter(|(point, _)| of_vm(point)).collect();
     let manifests: Vec<_> = wanted.iter().map(|(point, _)| point.clone()).collect();
     // Points are shown without what cannot be told of them.
-    let (badges, tiers) = tokio::join!(
+    let (badges, tiers, hot) = tokio::join!(
         told("checks", repository.badges()),
-        told("tiers", repository.tiers(&manifests))
+        told("tiers", repository.tiers(&manifests)),
+        hot_points(repository)
     );
     let mut problem = |detail| found.problems.push(damage(name, detail));
     let mut badges = badges.unwrap_or_else(|detail| {
@@ -207,7 +214,9 @@ async fn add(
         let check = badges.remove(&point.id).map(BadgeView::from);
         if selection.check.is_none_or(|wanted| wanted.is(check.as_ref())) {
             let tier = tiers.remove(&point.id);
-            found.points.push(PointView { check, tier, goes_after, ..view(name, &point) });
+            let hot_copy = hot.contains(&point.id);
+            let view = PointView { check, tier, goes_after, hot_copy, ..view(name, &point) };
+            found.points.push(view);
         }
     }
     found.problems.extend(problems.into_iter().map(|damaged| Damage {
@@ -215,6 +224,13 @@ async fn add(
         name: Some(damaged.object),
         detail: damaged.reason,
     }));
+}
+
+async fn hot_points(repository: &Repository) -> BTreeSet<PointId> {
+    let repository = repository.clone();
+    let found = tokio::task::spawn_blocking(move || rekindle_repo::hot_points(&repository)).await;
+    // A hot copy that cannot be listed is not read either.
+    found.ok().and_then(Result::ok).unwrap_or_default()
 }
 
 /// Something of each point, or why it cannot be told.
@@ -260,5 +276,6 @@ fn view(repository: &str, point: &PointManifest) -> PointView {
         check: None,
         tier: None,
         goes_after: None,
+        hot_copy: false,
     }
 }

@@ -32,7 +32,7 @@ const fn histogram(name: &'static str, labels: &'static str, help: &'static str)
     Metric { name, kind: Kind::Histogram, labels, help }
 }
 
-pub(super) const METRICS: [Metric; 78] = [
+pub(super) const METRICS: [Metric; 79] = [
     gauge("build_info", "version", "1, with the version as a label"),
     gauge("up_seconds", "", "seconds since the start"),
     gauge("jobs", "state", "jobs by state; stuck ones want a person"),
@@ -111,6 +111,7 @@ pub(super) const METRICS: [Metric; 78] = [
         "repository",
         "maps of disks that are being copied from its S3 store",
     ),
+    counter("repository_hot_reads", "repository", "reads that its hot copy answered"),
     gauge("cache_ram_bytes", "", "bytes of blocks in memory"),
     counter("cache_ram_hits", "", "reads answered from memory"),
     gauge("cache_ring_bytes", "", "bytes of the ring's files"),

@@ -32,7 +32,7 @@ function matches(point, { search, since, until, repository, check }) {
   if (check && check !== (point.check ? (point.check.sound ? "sound" : "damaged") : "unchecked")) return false;
   if (since && taken < new Date(`${since}T00:00`)) return false;
   if (until && taken > new Date(`${until}T23:59:59.999`)) return false;
-  const text = [point.vm.name, point.repository, point.id, ...(point.tags ?? [])].join(" ").toLowerCase();
+  const text = [point.vm.name, point.repository, point.id, point.hot_copy ? "hot copy" : "", ...(point.tags ?? [])].join(" ").toLowerCase();
   return search.trim().toLowerCase().split(/\s+/).every((word) => text.includes(word));
 }
 
@@ -88,7 +88,7 @@ function pointRow(point, recover) {
     h("td", { class: "num" }, bytes(point.stored_bytes)),
     h("td", {}, (point.tier ?? "–").replace("_", " ")),
     h("td", {}, badge(point.check)),
-    h("td", {}, (point.tags ?? []).map((tag) => h("span", { class: "tag" }, tag))),
+    h("td", {}, point.hot_copy && h("span", { class: "tag hot" }, "hot copy"), (point.tags ?? []).map((tag) => h("span", { class: "tag" }, tag))),
     h("td", {}, h("code", {}, point.id)),
     h("td", { class: "act" }, recover && h("button", { type: "button", "aria-label": `Recover… point ${point.id}`, onclick: () => recover(point) }, "Recover…")));
 }

@@ -26,7 +26,7 @@ impl Run<'_> {
                 }
             }
         };
-        let threads = match self.repository.store() {
+        let threads = match &self.store {
             Store::Local(_) => thread::available_parallelism().map_or(1, usize::from),
             Store::S3(_) => THREADS_S3,
         };
@@ -46,8 +46,8 @@ impl Run<'_> {
         if let Look::Done = self.findings.lock().look(block) {
             return Ok(());
         }
-        self.pace.wait(block.stored_len.into(), self.cancel)?;
-        let (store, seal) = (self.repository.store(), self.repository.seal());
+        self.pace.wait(block.stored_len.into(), &|| self.cancel.load(Ordering::Relaxed))?;
+        let (store, seal) = (&self.store, self.repository.seal());
         let read = store.read_block_blocking(seal, block);
         let mut findings = self.findings.lock();
         match read {

@@ -7,14 +7,14 @@ use parking_lot::Mutex;
 
 use super::book::{Book, Unfinished};
 use super::findings::Findings;
-use super::pace::Pace;
 use super::{CheckDepth, CheckOptions, CheckProgress, CheckReport, CheckScope};
 use crate::id::PackId;
 use crate::map::BlockRef;
 use crate::map::walk::MapWalk;
+use crate::pace::Pace;
 use crate::pack::MIN_END_BYTES;
 use crate::pack::read::{check_head, read_index};
-use crate::store::StoredPack;
+use crate::store::{Store, StoredPack};
 use crate::{DiskManifest, PointId, PointManifest, RepoError, Repository};
 
 /// How often it is written down how far a check is.
@@ -23,6 +23,7 @@ const SAVE_EVERY: Duration = Duration::from_secs(60);
 /// One check.
 pub(super) struct Run<'a> {
     pub(super) repository: &'a Repository,
+    pub(super) store: Store,
     options: &'a CheckOptions,
     progress: &'a CheckProgress,
     pub(super) cancel: &'a AtomicBool,
@@ -47,9 +48,12 @@ impl<'a> Run<'a> {
         progress: &'a CheckProgress,
         cancel: &'a AtomicBool,
     ) -> Result<Self, RepoError> {
-        let packs = repository.store().stored_packs_blocking()?.into_iter();
+        // What a hot copy has says nothing of the bucket.
+        let store = repository.store().as_it_is();
+        let packs = store.stored_packs_blocking()?.into_iter();
         let run = Self {
             repository,
+            store,
             options,
             progress,
             cancel,
@@ -85,7 +89,7 @@ impl<'a> Run<'a> {
 
     /// Takes up what was left unfinished.
     fn go_on(&mut self) -> Result<(), RepoError> {
-        let mut book = Book::read(self.repository.store(), self.repository.seal())?;
+        let mut book = Book::read(&self.store, self.repository.seal())?;
         let scope = &self.options.scope;
         if let Some(unfinished) = book.take_unfinished(scope, self.begun_at) {
             self.begun_at = unfinished.begun_at;
@@ -132,7 +136,7 @@ impl<'a> Run<'a> {
 
     /// Remembers the blocks of a point that an earlier run has read, and told what is wrong with it.
     fn pass_over(&self, point: &PointManifest) -> Result<(), RepoError> {
-        let (store, seal) = (self.repository.store(), self.repository.seal());
+        let (store, seal) = (&self.store, self.repository.seal());
         let walk = |disk: &DiskManifest| {
             let map = MapWalk::open(store, seal, self.repository.block_size(), disk)?;
             for directory in map.directories() {
@@ -192,7 +196,8 @@ impl<'a> Run<'a> {
         from: u64,
     ) -> Result<(), RepoError> {
         let Self { repository, .. } = *self;
-        let (store, seal) = (repository.store(), repository.seal());
+        let (store, seal) = (self.store.clone(), repository.seal());
+        let store = &store;
         let map = MapWalk::open(store, seal, repository.block_size(), disk);
         let Some(map) = self.findings.lock().note(None, map)? else { return Ok(()) };
         for directory in map.directories() {
@@ -246,7 +251,7 @@ impl<'a> Run<'a> {
         if self.options.scope != CheckScope::All {
             return Ok(());
         }
-        let (store, seal) = (self.repository.store(), self.repository.seal());
+        let (store, seal) = (&self.store, self.repository.seal());
         let going = crate::prune::condemned::packs(store, seal)?;
         self.findings.lock().begin(None);
         for pack in self.packs.keys().filter(|pack| !going.contains(pack)) {
@@ -270,7 +275,7 @@ impl<'a> Run<'a> {
     /// Points and packs that a prune has deleted meanwhile are not damaged.
     fn finish(self) -> Result<CheckReport, RepoError> {
         let points = self.existing()?;
-        let store = self.repository.store();
+        let store = &self.store;
         let packs: HashSet<_> = store.list_packs_blocking()?.into_iter().collect();
         let mut findings = self.findings.into_inner();
         findings.forget_all_but(&points, &packs, |pack| self.packs.contains_key(&pack));
@@ -294,7 +299,7 @@ impl<'a> Run<'a> {
         if !self.options.keep || self.options.depth != CheckDepth::Data {
             return Ok(());
         }
-        let (store, seal) = (self.repository.store(), self.repository.seal());
+        let (store, seal) = (&self.store, self.repository.seal());
         let mut book = Book::read(store, seal)?;
         book.take_unfinished(&self.options.scope, self.begun_at);
         let findings = self.findings.lock();
@@ -316,7 +321,7 @@ impl<'a> Run<'a> {
     }
 
     fn existing(&self) -> Result<BTreeSet<PointId>, RepoError> {
-        let places = self.repository.store().list_points_blocking()?;
+        let places = self.store.list_points_blocking()?;
         Ok(places.into_iter().filter_map(|place| place.ids).map(|(_, point)| point).collect())
     }
 }

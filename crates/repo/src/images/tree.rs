@@ -43,7 +43,7 @@ impl Place {
     pub(super) fn new(location: &Location, store: &Store) -> Self {
         match (location, store) {
             (Location::S3(place), Store::S3(bucket)) => Self::S3 {
-                bucket: bucket.clone(),
+                bucket: Arc::clone(bucket),
                 shown: place.to_string().into(),
                 chunks: Arc::default(),
             },

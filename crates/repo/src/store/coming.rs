@@ -25,7 +25,7 @@ impl Store {
             Self::Local(_) => None,
             Self::S3(bucket) => {
                 let asked = bucket.read_range(object, range, Ok);
-                Some(Coming { bucket: bucket.clone(), state: State::Asked(asked) })
+                Some(Coming { bucket: Arc::clone(bucket), state: State::Asked(asked) })
             }
         }
     }

@@ -152,6 +152,11 @@ impl LocalDir {
         }
     }
 
+    /// Bytes of an object, if it is there.
+    pub(crate) fn len_of(&self, object: &str) -> Option<u64> {
+        fs::metadata(self.root.join(object)).ok().map(|meta| meta.len())
+    }
+
     pub(crate) fn read_end(&self, object: &str, len: u64) -> Result<(Vec<u8>, u64), RepoError> {
         let meta = fs::metadata(self.root.join(object));
         let size = meta.map_err(|error| RepoError::referenced(object, error))?.len();

@@ -17,6 +17,8 @@ pub enum Location {
 pub struct Near {
     /// The directory for copies of maps, while their disks are open.
     pub maps: Option<PathBuf>,
+    /// The directory of the hot copy, which reads prefer.
+    pub hot: Option<PathBuf>,
 }
 
 impl Location {

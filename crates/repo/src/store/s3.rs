@@ -31,8 +31,8 @@ mod request;
 mod uploads;
 mod write;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use aws_sdk_s3::Client;
 use tokio::runtime::{Builder, Handle, Runtime};
@@ -47,6 +47,7 @@ pub(crate) use read::ListedFile;
 pub(crate) use write::{S3Object, S3Writer};
 
 use crate::RepoError;
+use crate::store::LocalDir;
 use breaker::Breaker;
 use hedge::Hedge;
 
@@ -65,6 +66,8 @@ pub(crate) struct S3Bucket {
     /// For GETs of up to 1 MiB, and for larger ones.
     hedges: [Hedge; 2],
     runs: Arc<Semaphore>,
+    /// A directory that has some of its objects too.
+    hot: OnceLock<Arc<LocalDir>>,
     counts: Counts,
     /// Nothing is ever written to it: what lies there is others'.
     read_only: bool,
@@ -108,6 +111,7 @@ struct Counts {
     puts: Count,
     put_bytes: Count,
     copying: AtomicU64,
+    hot: Count,
 }
 
 #[derive(Debug, Default)]
@@ -144,6 +148,8 @@ pub struct S3Stats {
     pub circuit_open: bool,
     /// Maps of disks that are being copied to this machine.
     pub maps_copying: u64,
+    /// Reads that the hot copy answered.
+    pub hot_reads: u64,
 }
 
 impl std::fmt::Debug for S3Bucket {
@@ -183,6 +189,7 @@ impl S3Bucket {
             breaker: Breaker::default(),
             hedges: Default::default(),
             runs: Arc::new(Semaphore::new(RUNS_MAX)),
+            hot: OnceLock::new(),
             counts: Counts::default(),
             read_only,
             runtime: runtime.handle().clone(),
@@ -202,6 +209,7 @@ impl S3Bucket {
             put_bytes: counts.put_bytes.get(),
             circuit_open: self.breaker.is_open(),
             maps_copying: counts.copying.load(Ordering::Relaxed),
+            hot_reads: counts.hot.get(),
         }
     }
 
@@ -212,6 +220,20 @@ impl S3Bucket {
     pub(crate) fn show_copying(self: &Arc<Self>) -> Copying {
         self.counts.copying.fetch_add(1, Ordering::Relaxed);
         Copying(self.clone())
+    }
+
+    /// The hot copy, if there is one.
+    pub(crate) fn hot(&self) -> Option<&Arc<LocalDir>> {
+        self.hot.get()
+    }
+
+    /// Has reads prefer what `dir` has. Only the first is taken.
+    pub(crate) fn use_hot(&self, dir: Arc<LocalDir>) {
+        let _ = self.hot.set(dir);
+    }
+
+    pub(crate) fn note_hot_read(&self) {
+        self.counts.hot.add(1);
     }
 
     fn hedge(&self, bytes: u64) -> &Hedge {

@@ -6,6 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::ThawOptions;
 use super::needs::packs_of;
+use super::thaw::states_of;
 use crate::id::PackId;
 use crate::store::{PackState, Store, Thawed, pack_object};
 use crate::{PointManifest, RepoError, Repository};
@@ -46,14 +47,14 @@ impl KeepThawed {
     /// Asks for as many days again for what has less than half of them left. Blocks on I/O.
     pub fn look(&self, now: Timestamp) -> Result<Kept, RepoError> {
         let Store::S3(bucket) = self.repository.store() else { return Ok(Kept::default()) };
-        let states = bucket.pack_states_blocking(self.packs.clone())?;
+        let states = states_of(bucket, self.packs.clone())?;
         let plan = Plan::of(&states, self.options.days, now);
         let wanted = plan.extend.iter().chain(&plan.again).map(|pack| pack_object(*pack));
         bucket.restore_all_blocking(wanted.collect(), self.options)?;
         let after = if plan.extend.is_empty() && plan.again.is_empty() {
             states
         } else {
-            bucket.pack_states_blocking(self.packs.clone())?
+            states_of(bucket, self.packs.clone())?
         };
         Ok(Kept { until: ends(&after), extended: plan.extend.len(), ended: plan.again.len() })
     }

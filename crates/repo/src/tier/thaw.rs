@@ -1,9 +1,13 @@
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::needs::packs_of;
 use super::{Estimate, Readiness, Tier};
-use crate::store::{PackState, Store, Thawed, pack_object};
+use crate::id::PackId;
+use crate::store::{PackState, S3Bucket, Store, Thawed, pack_object};
 use crate::{PointManifest, RepoError, Repository};
 
 const MIB: f64 = (1 << 20) as f64;
@@ -106,8 +110,24 @@ fn states(repository: &Repository, point: &PointManifest) -> Result<Vec<PackStat
     let needed = packs_of(repository, point)?;
     match repository.store() {
         Store::Local(_) => Ok(Vec::new()),
-        Store::S3(bucket) => bucket.pack_states_blocking(needed),
+        Store::S3(bucket) => states_of(bucket, needed),
     }
+}
+
+/// The same of packs in a bucket. What the hot copy has is hot, whatever the bucket's tier.
+pub(super) fn states_of(
+    bucket: &Arc<S3Bucket>,
+    packs: BTreeSet<PackId>,
+) -> Result<Vec<PackState>, RepoError> {
+    let mut states = bucket.pack_states_blocking(packs)?;
+    if let Some(dir) = bucket.hot() {
+        for state in &mut states {
+            if dir.len_of(&pack_object(state.pack)) == Some(state.len) {
+                (state.tier, state.thawed) = (Tier::Hot, Thawed::No);
+            }
+        }
+    }
+    Ok(states)
 }
 
 fn summary(repository: &Repository, states: &[PackState]) -> Readiness {
@@ -173,7 +193,6 @@ pub(crate) fn parse_restore(header: &str) -> Thawed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::PackId;
 
     fn pack(tier: Tier, thawed: Thawed) -> PackState {
         PackState { pack: PackId(1), len: 1 << 30, tier, thawed }

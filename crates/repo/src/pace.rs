@@ -1,4 +1,3 @@
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,19 +9,22 @@ use crate::RepoError;
 const NAP: Duration = Duration::from_millis(100);
 
 /// Lets threads read so many bytes a second together. What was not read in time is not made up for later.
-pub(super) struct Pace {
+pub(crate) struct Pace {
     bytes_per_second: Option<u64>,
     /// When the next read may begin.
     next: Mutex<Instant>,
 }
 
 impl Pace {
-    pub(super) fn new(bytes_per_second: Option<u64>) -> Self {
+    pub(crate) fn new(bytes_per_second: Option<u64>) -> Self {
         Self { bytes_per_second, next: Mutex::new(Instant::now()) }
     }
 
     /// Waits until `bytes` may be read.
-    pub(super) fn wait(&self, bytes: u64, cancel: &AtomicBool) -> Result<(), RepoError> {
+    pub(crate) fn wait(&self, bytes: u64, cancelled: &dyn Fn() -> bool) -> Result<(), RepoError> {
+        if cancelled() {
+            return Err(RepoError::Cancelled);
+        }
         let Some(rate) = self.bytes_per_second else { return Ok(()) };
         let at = {
             let mut next = self.next.lock();
@@ -31,7 +33,7 @@ impl Pace {
             at
         };
         loop {
-            if cancel.load(Ordering::Relaxed) {
+            if cancelled() {
                 return Err(RepoError::Cancelled);
             }
             let left = at.saturating_duration_since(Instant::now());
@@ -45,11 +47,13 @@ impl Pace {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
 
     #[test]
     fn reads_are_spread_over_the_time_they_may_take() {
-        let never = AtomicBool::new(false);
+        let never = || false;
         let pace = Pace::new(Some(1 << 20));
         let begun = Instant::now();
         for _ in 0..5 {
@@ -66,9 +70,10 @@ mod tests {
     fn a_wait_of_years_ends_when_it_is_stopped() {
         let stop = AtomicBool::new(false);
         let pace = Pace::new(Some(1));
-        pace.wait(1 << 30, &stop).unwrap();
+        let stopped = || stop.load(Ordering::Relaxed);
+        pace.wait(1 << 30, &stopped).unwrap();
         thread::scope(|scope| {
-            let waits = scope.spawn(|| pace.wait(1, &stop));
+            let waits = scope.spawn(|| pace.wait(1, &stopped));
             stop.store(true, Ordering::Relaxed);
             assert!(matches!(waits.join().unwrap(), Err(RepoError::Cancelled)));
         });
