@@ -104,13 +104,17 @@ impl Display {
         let rate = at.done as f64 / elapsed;
         let percent = (at.done.saturating_mul(100)).checked_div(at.total).unwrap_or(0);
         let left = at.total.saturating_sub(at.done) as f64 / rate.max(1.0);
+        // Before anything is done nobody knows.
+        let left = match at.done {
+            0 => String::new(),
+            _ => format!(", {} to go", seconds(left as u64)),
+        };
         format!(
-            "{} {percent} %: {} of {}, {}/s, {} to go",
+            "{} {percent} %: {} of {}, {}/s{left}",
             self.what,
             bytes(at.done),
             bytes(at.total),
             bytes(rate as u64),
-            seconds(left as u64),
         )
     }
 

@@ -78,10 +78,7 @@ impl<'a> Run<'a> {
         match result {
             Ok(()) => self.finish(),
             Err(error) => {
-                // What was read is not read again. If that cannot be written it is.
-                if let Err(unsaved) = self.save() {
-                    tracing::debug!("how far a check came is not kept: {unsaved}");
-                }
+                self.try_save();
                 Err(error)
             }
         }
@@ -222,7 +219,7 @@ impl<'a> Run<'a> {
                 self.at = Some((point.clone(), number, leaf.0 + 1));
                 self.read = self.findings.get_mut().read();
                 if self.saved.elapsed() >= SAVE_EVERY {
-                    self.save()?;
+                    self.try_save();
                 }
             }
         }
@@ -291,6 +288,13 @@ impl<'a> Run<'a> {
             findings.report.not_kept = written.err().map(|error| error.to_string());
         }
         Ok(findings.report)
+    }
+
+    /// Writes down how far it is. What cannot be written, as to a store that may only be read, is read again by the next.
+    fn try_save(&mut self) {
+        if let Err(unsaved) = self.save() {
+            tracing::debug!("how far a check came is not kept: {unsaved}");
+        }
     }
 
     /// Writes down how far it is, with the badges of the points that are done.

@@ -19,6 +19,7 @@ use crate::map::build::MapSink;
 const PART_BYTES: usize = 8 << 20;
 /// Parts that travel at once.
 const PARTS_AT_ONCE: usize = 4;
+
 /// The right to write to a bucket. Several writers may have it at a time: objects have random names and are created,
 /// never replaced.
 ///
