@@ -7,7 +7,7 @@
 //! get  ──► RAM ──► flight { ring, else fetch } shared by all who ask     waits
 //!
 //! root_dir/  lock                    one process owns the directory
-//!            ring-<id>.seg           segments; the highest id is the head, the lowest goes first
+//!            ring-<id>.seg           segments, of two circles: in each the highest id is the head, the lowest goes first
 //!
 //! ring-<id>.seg   ┌────────┬────────┬────────┬────────┬───┬────────┐
 //!                 │ record │ record │ record │ record │   │ footer │   the head has no footer yet
@@ -32,6 +32,8 @@
 //! 4. One fetch for all who wait for a block, and its failure is not remembered.
 //! 5. What [`Priority::Scan`] brings in fills the ring, not RAM; what [`Priority::Ahead`] and
 //!    [`Priority::Profile`] do pushes nothing out of RAM. None of it counts as used. At pruning, used blocks go round again and unused ones go.
+//!    What a guest missed goes round a small circle first, a tenth of the ring, and to the large one if it was used there or is
+//!    missed again soon after: S3-FIFO by whole segments (`tests/all/policies.rs` compares).
 //! 6. Deleting `root_dir` loses speed and nothing else.
 //! 7. Repositories are read in turn (`schedule.rs`): guests, read-ahead, boot profiles, scans, movers. A
 //!    quarter of the places is guests' own; a read that a guest comes to wait for goes with the guests.

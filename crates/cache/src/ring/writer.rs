@@ -1,5 +1,6 @@
 //! The one owner of the segments: writes, prunes, and reads what an earlier process left.
 
+mod ghosts;
 mod head;
 mod limits;
 mod prune;
@@ -20,6 +21,7 @@ use super::left::{self, Left};
 use super::segment::Segment;
 use super::{Order, Shared, Space};
 use crate::CacheConfig;
+use ghosts::Ghosts;
 use head::Head;
 use limits::Limits;
 
@@ -31,13 +33,29 @@ const SEGMENTS_MAX: usize = 1024;
 /// that what is new gets the other half. They are held in memory meanwhile.
 const SURVIVORS_MAX: u64 = 32 << 20;
 
+/// Which of two circles a segment is of. This is S3-FIFO by whole segments: what a guest missed passes a small circle, and
+/// goes to the large one if it is used there or is missed again soon after it left. A long read of what nobody reads twice
+/// so costs the others little.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Circle {
+    /// What guests missed: a tenth of the ring once that is full, and never less than a segment.
+    Small,
+    /// What was used, or is going to be: movers and boot profiles bring it for somebody.
+    Large,
+}
+
+/// The ring's share of the small circle, one in so many.
+const SMALL_SHARE: u64 = 10;
+
 pub(super) struct Writer {
     dir: PathBuf,
     shared: Arc<Shared>,
     limits: Limits,
-    /// Oldest first; the head is not among them.
+    /// Of both circles, oldest first; the heads are not among them.
     segments: VecDeque<Owned>,
-    head: Option<Head>,
+    small: Option<Head>,
+    large: Option<Head>,
+    ghosts: Ghosts,
     next_id: u64,
     looked: Instant,
     lock: File,
@@ -47,6 +65,7 @@ pub(super) struct Writer {
 struct Owned {
     id: u64,
     bytes: u64,
+    circle: Circle,
     /// `None` until what an earlier process left in it was read.
     read: Option<Contents>,
 }
@@ -54,6 +73,14 @@ struct Owned {
 struct Contents {
     segment: Arc<Segment>,
     names: Vec<BlockHash>,
+}
+
+/// Where what goes round again goes.
+enum Room {
+    /// To what is left of the head alone.
+    Left,
+    /// To a new segment as well, one at most.
+    Made,
 }
 
 /// Whether to go on.
@@ -72,13 +99,17 @@ impl Writer {
     ) -> io::Result<Self> {
         let left = left::list(&config.root_dir, SEGMENTS_MAX)?;
         let next_id = left.last().map_or(1, |last| last.id.saturating_add(1));
-        let segments = left.iter().map(|&Left { id, bytes }| Owned { id, bytes, read: None });
+        let circle = Circle::Large;
+        let segments =
+            left.iter().map(|&Left { id, bytes }| Owned { id, bytes, circle, read: None });
         let writer = Self {
             dir: config.root_dir.clone(),
             limits: Limits::new(config, space),
             shared,
             segments: segments.collect(),
-            head: None,
+            small: None,
+            large: None,
+            ghosts: Ghosts::default(),
             next_id,
             looked: Instant::now(),
             lock,
@@ -103,7 +134,7 @@ impl Writer {
                 Err(false) => After::Continue,
             };
             if matches!(after, After::End) {
-                return self.seal_head();
+                return self.seal_heads();
             }
             if self.looked.elapsed() >= LOOK_EVERY {
                 self.keep_min_free();
@@ -129,7 +160,7 @@ impl Writer {
                 let _ = settled.send(());
             }
             Order::Close { closed } => {
-                self.seal_head();
+                self.seal_heads();
                 // Before the answer: who asked may open the directory at once.
                 let _ = self.lock.unlock();
                 let _ = closed.send(());
@@ -144,26 +175,41 @@ impl Writer {
         if self.shared.index.has(&block.hash()) {
             return true;
         }
-        if self.head.as_ref().is_some_and(|head| head.fits(block)) {
-            return self.append(block, epoch);
+        let circle = match epoch == NEVER || self.ghosts.take(&block.hash()) {
+            true => Circle::Large,
+            false => Circle::Small,
+        };
+        if self.fits(circle, block) {
+            return self.append(circle, block, epoch);
         }
-        let Some(survivors) = self.next_head(block) else { return false };
-        let written = self.append(block, epoch);
-        self.reinsert(&survivors);
+        let Some(survivors) = self.next_head(circle, block) else { return false };
+        let written = self.append(circle, block, epoch);
+        self.reinsert(survivors, Room::Made);
         self.publish();
         written
     }
 
-    fn append(&mut self, block: &Block, epoch: u32) -> bool {
-        let Some(head) = &mut self.head else { return false };
+    fn head(&mut self, circle: Circle) -> &mut Option<Head> {
+        match circle {
+            Circle::Small => &mut self.small,
+            Circle::Large => &mut self.large,
+        }
+    }
+
+    fn fits(&mut self, circle: Circle, block: &Block) -> bool {
+        self.head(circle).as_ref().is_some_and(|head| head.fits(block))
+    }
+
+    fn append(&mut self, circle: Circle, block: &Block, epoch: u32) -> bool {
+        let Some(head) = self.head(circle) else { return false };
         let Some(place) = head.append(block) else { return false };
         // Only now may readers find it: the bytes are in the page cache.
         self.shared.index.add(block.hash(), place, epoch)
     }
 
-    /// Begins a segment that `block` fits in, at the cost of the oldest ones. Returns those of their
+    /// Begins a segment of the circle that `block` fits in, at the cost of the oldest ones. Returns those of their
     /// blocks that are to go round again; `None` if there is no room.
-    fn next_head(&mut self, block: &Block) -> Option<Vec<Block>> {
+    fn next_head(&mut self, circle: Circle, block: &Block) -> Option<Vec<Block>> {
         // The directory may have been deleted under us: that loses speed and nothing else.
         let _ = std::fs::create_dir_all(&self.dir);
         let own = self.bytes();
@@ -173,17 +219,17 @@ impl Writer {
         if wanted > self.limits.capacity(&self.dir, own) / 2 {
             return None;
         }
-        self.seal_head();
+        self.seal_head(circle);
         let survivors = self.prune(wanted, SURVIVORS_MAX.min(wanted / 2));
         let bytes = self.limits.spare(&self.dir, self.bytes()).min(wanted);
-        (bytes >= least && self.begin_head(bytes)).then_some(survivors)
+        (bytes >= least && self.begin_head(circle, bytes)).then_some(survivors)
     }
 
-    fn begin_head(&mut self, bytes: u64) -> bool {
+    fn begin_head(&mut self, circle: Circle, bytes: u64) -> bool {
         let created = Segment::create(&self.dir, self.next_id, bytes);
         self.next_id += 1;
         match created {
-            Ok(segment) => self.head = Some(Head::new(segment, bytes)),
+            Ok(segment) => *self.head(circle) = Some(Head::new(segment, bytes)),
             Err(error) => {
                 tracing::debug!(%error, "no new ring segment");
                 return false;
@@ -193,12 +239,18 @@ impl Writer {
         true
     }
 
-    fn seal_head(&mut self) {
-        let Some(head) = self.head.take() else { return };
+    fn seal_heads(&mut self) {
+        self.seal_head(Circle::Small);
+        self.seal_head(Circle::Large);
+    }
+
+    fn seal_head(&mut self, circle: Circle) {
+        let Some(head) = self.head(circle).take() else { return };
         let id = head.id();
         let bytes = head.seal();
         let (segment, names) = head.into_contents();
-        self.segments.push_back(Owned { id, bytes, read: Some(Contents { segment, names }) });
+        let read = Some(Contents { segment, names });
+        self.segments.push_back(Owned { id, bytes, circle, read });
     }
 
     /// Reads the newest segment that an earlier process left; false when all are read.
@@ -233,15 +285,19 @@ impl Writer {
 
     /// Bytes of all segment files.
     fn bytes(&self) -> u64 {
-        let head = self.head.as_ref().map_or(0, Head::bytes);
-        self.segments.iter().map(|owned| owned.bytes).sum::<u64>() + head
+        let heads = self.heads().map(Head::bytes).sum::<u64>();
+        self.segments.iter().map(|owned| owned.bytes).sum::<u64>() + heads
+    }
+
+    fn heads(&self) -> impl Iterator<Item = &Head> {
+        self.small.iter().chain(&self.large)
     }
 
     fn publish(&self) {
         let counts = &self.shared.counts;
         let bytes = self.bytes();
         counts.ring_bytes.set(bytes);
-        counts.ring_segments.set((self.segments.len() + usize::from(self.head.is_some())) as u64);
+        counts.ring_segments.set((self.segments.len() + self.heads().count()) as u64);
         let unread = self.segments.iter().filter(|owned| owned.read.is_none()).count();
         counts.ring_unscanned.set(unread as u64);
         counts.ring_capacity_now.set(self.limits.capacity(&self.dir, bytes));

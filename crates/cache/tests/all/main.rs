@@ -7,6 +7,7 @@ mod faults;
 mod flights;
 mod kill;
 mod model;
+mod policies;
 mod pruning;
 mod restart;
 mod scans;
