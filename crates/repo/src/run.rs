@@ -24,7 +24,7 @@ const GAP_BYTES: u64 = 64 << 10;
 pub struct BlockRun {
     source: Source,
     blocks: Vec<BlockRef>,
-    parts: Vec<Part>,
+    parts: Vec<Shared>,
 }
 
 enum Source {
@@ -34,11 +34,16 @@ enum Source {
 }
 
 /// Neighbours in a pack.
-struct Part {
-    pack: PackId,
-    range: Range<u64>,
+pub(crate) struct Part {
+    pub(crate) pack: PackId,
+    pub(crate) range: Range<u64>,
     /// Which of the blocks.
-    blocks: Range<usize>,
+    pub(crate) blocks: Range<usize>,
+}
+
+/// A part that is read when the first of its blocks is asked for.
+struct Shared {
+    part: Part,
     read: OnceCell<Read>,
 }
 
@@ -58,6 +63,7 @@ impl BlockRun {
     /// `blocks` are wanted in this order, which is best that of their disk.
     pub(crate) fn new(store: Store, seal: Seal, blocks: Vec<BlockRef>) -> Arc<Self> {
         let parts = if store.room_for_runs().is_some() { parts(&blocks) } else { Vec::new() };
+        let parts = parts.into_iter().map(|part| Shared { part, read: OnceCell::new() }).collect();
         Arc::new(Self { source: Source::Stored(store, seal), blocks, parts })
     }
 
@@ -78,9 +84,10 @@ impl BlockRun {
         if let Some(block) = store.read_hot(seal, &block).await {
             return Ok(block);
         }
-        let part = self.parts.iter().find(|part| part.blocks.contains(&number));
-        if let Some(part) = part.filter(|part| part.blocks.len() > 1) {
-            match part.read.get_or_init(|| read(store, part)).await {
+        let shared = self.parts.iter().find(|shared| shared.part.blocks.contains(&number));
+        if let Some(Shared { part, read: shared }) = shared.filter(|one| one.part.blocks.len() > 1)
+        {
+            match shared.get_or_init(|| read(store, part)).await {
                 Read::Away(why) => return Err(why.same()),
                 Read::Singly => {}
                 Read::Bytes { bytes, .. } => {
@@ -109,7 +116,13 @@ async fn read(store: &Store, part: &Part) -> Read {
 }
 
 impl Part {
-    fn place_of(&self, block: &BlockRef) -> Range<usize> {
+    /// A block by itself, with its number.
+    pub(crate) fn of_one((number, block): (usize, &BlockRef)) -> Self {
+        Self { pack: block.pack, range: block.stored_range(), blocks: number..number + 1 }
+    }
+
+    /// Where the block lies in what is read.
+    pub(crate) fn place_of(&self, block: &BlockRef) -> Range<usize> {
         let stored = block.stored_range();
         (stored.start - self.range.start) as usize..(stored.end - self.range.start) as usize
     }
@@ -123,7 +136,7 @@ impl Part {
 }
 
 /// Cuts blocks into those that are read at once.
-fn parts(blocks: &[BlockRef]) -> Vec<Part> {
+pub(crate) fn parts(blocks: &[BlockRef]) -> Vec<Part> {
     let mut parts: Vec<Part> = Vec::new();
     for (number, block) in blocks.iter().enumerate() {
         match parts.last_mut().filter(|part| part.takes(block)) {
@@ -131,12 +144,7 @@ fn parts(blocks: &[BlockRef]) -> Vec<Part> {
                 part.range.end = block.stored_range().end;
                 part.blocks.end = number + 1;
             }
-            None => parts.push(Part {
-                pack: block.pack,
-                range: block.stored_range(),
-                blocks: number..number + 1,
-                read: OnceCell::new(),
-            }),
+            None => parts.push(Part::of_one((number, block))),
         }
     }
     parts
