@@ -1,6 +1,7 @@
 """`scripts/bench repo`: repositories beside restic and qemu-img convert, over one image. Run as a program inside tests/netns.
 
-What is measured, each in every round, local and on S3 (ministack, on loopback):
+What is measured, each in every round, local and on S3 (Ceph's RADOS Gateway over an OSD in memory, on loopback; --server ministack
+where that is not installed, which is the bottleneck then: it sums each part in Python and copies an object for each range of it):
   ingest         a first backup into an empty repository
   again          a second one of the same, unchanged image: all of it is read, hashed and found
   check          everything read back and verified
@@ -23,7 +24,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from . import nfs3, recovery, s3, stories
+from . import ceph, nfs3, recovery, s3, stories
 from .daemon import Daemon, binary
 from .stories import secret
 
@@ -106,8 +107,8 @@ class Rekindle:
             text = f'path = "{self.where}"'
         else:
             prefix = f"rekindle{self.number}"
-            run(binary(), "repo", "add", f"s3://{s3.BUCKET}/{prefix}", "--endpoint", self.place.endpoint, "--credentials-file", self.place.credentials)
-            text = f'bucket = "{s3.BUCKET}"\nprefix = "{prefix}"\nendpoint = "{self.place.endpoint}"\ncredentials_file = "{self.place.credentials}"'
+            run(binary(), "repo", "add", f"s3://{self.place.bucket}/{prefix}", "--endpoint", self.place.endpoint, "--credentials-file", self.place.credentials)
+            text = f'bucket = "{self.place.bucket}"\nprefix = "{prefix}"\nendpoint = "{self.place.endpoint}"\ncredentials_file = "{self.place.credentials}"'
         self.config = self.folder / f"rekindle{self.number}.toml"
         self.config.write_text(CONFIG.format(state=self.state, place=text))
 
@@ -176,7 +177,7 @@ class Restic:
         else:
             keys = dict(line.split(" = ") for line in self.place.credentials.read_text().splitlines() if " = " in line)
             self.env |= {name.upper(): value for name, value in keys.items()}
-            self.where = f"s3:{self.place.endpoint}/{s3.BUCKET}/restic{self.number}"
+            self.where = f"s3:{self.place.endpoint}/{self.place.bucket}/restic{self.number}"
         self("init")
 
     def __call__(self, *arguments, stdout=subprocess.DEVNULL):
@@ -232,6 +233,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--mib", type=int, default=2048)
+    parser.add_argument("--server", choices=["ceph", "ministack"], default="ceph" if ceph.is_installed() else "ministack")
     given = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="rekindle-bench.", dir=stories.scratch_parent()))
     try:
@@ -245,7 +247,7 @@ def measure(folder, given):
     out.mkdir()
     local.mkdir()
     rows = {}
-    with s3.Ministack(folder) as server:
+    with (ceph.Ceph if given.server == "ceph" else s3.Ministack)(folder) as server:
         for name, place in (("local", local), ("S3", server)):
             rows[f"rekindle, {name}"] = rounds_of(Rekindle(folder / f"rekindle-{name}", place), image, given.mib, given, out)
             if shutil.which("restic"):

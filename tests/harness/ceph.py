@@ -62,6 +62,8 @@ def is_installed():
 class Ceph:
     """A context: a cluster of one with one bucket. `credentials` is a file in the format of ~/.aws/credentials."""
 
+    bucket = BUCKET
+
     def __init__(self, folder, port=25010):
         self.dir, self.port, self.processes = Path(folder).resolve() / "ceph", port, {}
         self.endpoint = f"http://127.0.0.1:{port}"

@@ -45,6 +45,8 @@ def folder():
 class Ministack:
     """A context: a server with one bucket. `credentials` is a file in the format of ~/.aws/credentials. `tls`: the files of an authority, and of a certificate of its and the key."""
 
+    bucket = BUCKET
+
     def __init__(self, folder, port=9100, thaw_seconds=2.0, tls=None, day_seconds=0.0):
         self.folder, self.port, self.thaw_seconds, self.tls, self.day_seconds = Path(folder), port, thaw_seconds, tls, day_seconds
         self.uploads_age = self.folder / "uploads-age"

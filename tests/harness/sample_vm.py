@@ -7,9 +7,11 @@ from .qemu import Machine
 class Vm(Machine):
     """The sample VM running off `disk`: a path or an nfs:// URL of a raw (flat) disk."""
 
+    memory = 512  # MiB
+
     def __init__(self, disk, on_console=None):
         drive = f"file={str(disk).replace(',', ',,')},format=raw,if=virtio,cache=writeback"
-        super().__init__(["-nic", "none", "-drive", drive], on_console=on_console)
+        super().__init__(["-nic", "none", "-drive", drive], memory=self.memory, on_console=on_console)
         self.boots = self.acknowledged = None
         self.id = None
 
