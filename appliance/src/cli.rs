@@ -13,9 +13,11 @@ pub(crate) use upkeep::{CheckArgs, Found, PruneArgs, UpkeepArgs};
 
 mod batch;
 mod format;
+mod keep;
 
 pub(crate) use batch::{BatchCommand, StartArgs};
 pub(crate) use format::Format;
+pub(crate) use keep::KeepArgs;
 
 /// Makes a backed-up virtual machine run again in seconds, without restoring it first.
 #[derive(Parser)]
@@ -66,6 +68,8 @@ pub(crate) enum Command {
     Extend(ExtendArgs),
     /// Serve a job again that was discarded or has expired, with what its guest wrote.
     Undo(JobArgs),
+    /// Make a recovery point of what a job's guest wrote. The job stays as it is.
+    Keep(KeepArgs),
     /// Try at once what a stuck job cannot get past.
     Retry(JobArgs),
     /// Take a job back, whatever it does now.
@@ -582,8 +586,7 @@ pub(crate) enum Action {
     Migrate,
     /// Throw away what the guest wrote.
     Discard,
-    /// Keep what the guest wrote as a new recovery point: not in this version.
-    #[value(hide = true)]
+    /// Make a recovery point of what the guest wrote, and throw it away then.
     Keep,
 }
 

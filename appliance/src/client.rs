@@ -7,6 +7,7 @@ mod follow;
 mod forecast;
 mod http;
 mod job;
+mod keep;
 mod recover;
 mod repositories;
 mod table;
@@ -22,6 +23,7 @@ use serde_json::{Value, json};
 pub(crate) use audit::audit;
 pub(crate) use batch::batch;
 pub(crate) use check::{check, print_check};
+pub(crate) use keep::keep;
 pub(crate) use repositories::repositories;
 pub(crate) use table::{bytes, seconds};
 pub(crate) use upkeep::{print_report, prune, upkeep};
@@ -241,6 +243,9 @@ pub(crate) fn finish(args: &FinishArgs) -> Result<(), Failure> {
     let body = finish_body(args)?;
     let path = format!("{}/finish", http::job_path(&args.id)?);
     let body = because(body, args.reason.as_deref());
+    if let Action::Keep = args.action {
+        keep::before_discard(&daemon, args)?;
+    }
     run(end(&daemon, &args.daemon, &args.id, &path, Some(&body), args.watch))
 }
 
@@ -261,13 +266,10 @@ fn finish_body(args: &FinishArgs) -> Result<Value, Failure> {
     match (args.action, to) {
         (Action::Migrate, None) => Ok(json!({ "action": "migrate" })),
         (Action::Migrate, Some(to)) => Ok(json!({ "action": "migrate", "to": to })),
-        (Action::Discard, None) => Ok(json!({ "action": "discard" })),
-        (Action::Discard, Some(_)) => {
-            Err(Failure::refused("discard takes no --to-directory or --to-datastore"))
+        (Action::Discard | Action::Keep, None) => Ok(json!({ "action": "discard" })),
+        (Action::Discard | Action::Keep, Some(_)) => {
+            Err(Failure::refused("discard and keep take no --to-directory or --to-datastore"))
         }
-        (Action::Keep, _) => Err(Failure::refused(
-            "keeping what the guest wrote as a new recovery point is not in this version",
-        )),
     }
 }
 

@@ -61,6 +61,7 @@ fn run(command: cli::Command) -> Result<(), exit::Failure> {
         Command::Finish(args) => client::finish(&args),
         Command::Extend(args) => client::extend(&args),
         Command::Undo(args) => client::undo(&args),
+        Command::Keep(args) => client::keep(&args),
         Command::Retry(args) => client::retry(&args),
         Command::Cancel(args) => client::cancel(&args),
         Command::Batch { what } => client::batch(&what),

@@ -79,6 +79,16 @@ pub(crate) fn upkeep(args: &UpkeepArgs) -> Result<(), Failure> {
             report.iter().for_each(super::check::print_counts);
         }
     }
+    match &view.keep {
+        None => {}
+        Some(UpkeepEnd { ended_at, error: Some(error), .. }) => {
+            println!(
+                "the last point of what a guest wrote failed at {ended_at}: {}",
+                error.message
+            );
+        }
+        Some(UpkeepEnd { report, .. }) => report.iter().for_each(super::keep::print_counts),
+    }
     Ok(())
 }
 

@@ -147,6 +147,13 @@ pub(crate) const CALLS: &[Call] = &[
         "try at once what a stuck job cannot get past: {reason?}, or no body",
     ),
     call(
+        "POST",
+        "/api/v1/jobs/{id}/keep",
+        RESTORE,
+        true,
+        "make a recovery point of what a guest wrote: {tags?, reason?}; 202, the upkeep of the job's repository tells how it ends",
+    ),
+    call(
         "GET",
         "/api/v1/jobs/{id}/report",
         VIEWER,

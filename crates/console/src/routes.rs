@@ -90,6 +90,7 @@ pub(crate) fn router(console: Arc<Console>) -> Router {
         .route("/api/v1/jobs/{id}/finish", post(api::finish))
         .route("/api/v1/jobs/{id}/extend", post(api::extend))
         .route("/api/v1/jobs/{id}/undo", post(api::undo))
+        .route("/api/v1/jobs/{id}/keep", post(api::keep))
         .route("/api/v1/jobs/{id}/retry", post(api::retry))
         .route("/api/v1/jobs/{id}/report", get(api::report))
         .route("/api/v1/jobs/{id}/cancel", post(api::cancel))

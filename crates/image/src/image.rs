@@ -1,7 +1,8 @@
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
-use crate::file::{SourceFile, Visit};
+use crate::file::{RemoteFile, SourceFile, Visit};
 use crate::folder::Folder;
 use crate::qcow2::Qcow2;
 use crate::runs::Runs;
@@ -100,6 +101,12 @@ impl Image {
     pub fn from_stream(name: &str, stream: Stream) -> Result<Self, ImageError> {
         let content = Content::Stream(Box::new(Forward::open(name, stream)?));
         Self::checked(Format::VmdkStreamOptimized, content, Path::new(name))
+    }
+
+    /// A disk whose bytes `file` has, shown as `name`.
+    pub fn from_remote(name: &str, file: Arc<dyn RemoteFile>) -> Result<Self, ImageError> {
+        let file = SourceFile::remote(file, name.to_owned());
+        Self::checked(Format::Raw, Content::Raw(file), Path::new(name))
     }
 
     /// Opens `name` as raw bytes, whatever they look like.

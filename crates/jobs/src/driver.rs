@@ -20,6 +20,7 @@ use crate::journal::Record;
 use crate::live::Live;
 use crate::plan::Next;
 use crate::steps::{Status, turn};
+use crate::still::Still;
 use crate::{Finish, JobError, JobState, JobView, Obstacle, Outcome};
 
 pub(crate) use show::view;
@@ -40,6 +41,8 @@ pub(crate) enum Command {
     Undo(Answer),
     /// Tries again at once what does not work.
     Retry(Answer),
+    /// Holds the guest's writes and hands out the VM as it is then.
+    Still(oneshot::Sender<Result<Still, JobError>>),
 }
 
 pub(crate) type Answer = oneshot::Sender<Result<(), JobError>>;
@@ -163,6 +166,10 @@ impl Driver {
                 (answer, Flow::On)
             }
             Command::Retry(answer) => (answer, Flow::On),
+            Command::Still(answer) => {
+                let _ = answer.send(Err(show::not_now(self.state())));
+                return Flow::On;
+            }
             Command::Finish(Finish::Discard | Finish::Migrate { .. }, answer)
             | Command::Extend(_, answer)
             | Command::Undo(answer) => {

@@ -17,6 +17,7 @@ use crate::journal::{Journal, Place, Record, unavailable};
 use crate::live::Live;
 use crate::profiles::Profiles;
 use crate::steps::{Status, turn};
+use crate::still::Still;
 use crate::upkeep::{Upkeep, Wanted};
 use crate::writes::Writes;
 use crate::{
@@ -262,6 +263,12 @@ impl Jobs {
         send(id, &inbox, Command::Retry).await
     }
 
+    /// The VM of a job as it is now, its guest's writes held.
+    pub(crate) async fn still(&self, id: &JobId) -> Result<Still, JobError> {
+        let (_, inbox) = self.entry(id)?;
+        send(id, &inbox, Command::Still).await
+    }
+
     /// Adds a job with its view.
     fn add(&self, record: Record) -> Driver {
         let status = Arc::new(Status::default());
@@ -298,11 +305,11 @@ impl Jobs {
     }
 }
 
-async fn send(
+async fn send<T>(
     id: &JobId,
     inbox: &mpsc::Sender<Command>,
-    command: impl FnOnce(driver::Answer) -> Command,
-) -> Result<(), JobError> {
+    command: impl FnOnce(oneshot::Sender<Result<T, JobError>>) -> Command,
+) -> Result<T, JobError> {
     let ended = || JobError::conflict("job_ended", format!("job {id} has ended"));
     let (answer, answered) = oneshot::channel();
     inbox.send(command(answer)).await.map_err(|_| ended())?;

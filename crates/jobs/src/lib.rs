@@ -31,8 +31,10 @@
 //! 7. What a job reads of a cold tier stays thawed for as long as it reads.
 //! 8. Exports and disks of unfinished jobs are back before [`Jobs::open`] returns, or their clients wait:
 //!    none sees a disk without its bytes.
-//! 8. No prune of this appliance deletes a recovery point that a job uses or a batch names which has not ended, and no
-//!    job is begun from a point that a prune has condemned.
+//! 9. A recovery point that is made of what a guest wrote is of one moment over all its disks, and visible only when all
+//!    of it is there.
+//! 10. No prune of this appliance deletes a recovery point that a job uses or a batch names which has not ended, and no
+//!     job is begun from a point that a prune has condemned.
 //!
 //! # Migration to a directory
 //!
@@ -90,6 +92,7 @@ mod shares;
 mod space;
 mod staging;
 mod steps;
+mod still;
 mod target;
 #[cfg(test)]
 mod tests;
@@ -118,8 +121,8 @@ pub use request::{
 pub use space::SpaceView;
 pub use target::{Target, VsphereTarget};
 pub use upkeep::{
-    CheckRequest, Ending, PruneRequest, UpkeepConfig, UpkeepEnd, UpkeepKind, UpkeepRunning,
-    UpkeepView,
+    CheckRequest, Ending, KeepReport, KeepRequest, PruneRequest, UpkeepConfig, UpkeepEnd,
+    UpkeepKind, UpkeepRunning, UpkeepView,
 };
 pub use view::{
     Event, ExportedFile, ExportedVm, FileKind, JobId, JobState, JobView, Obstacle, Outcome, Phase,

@@ -6,6 +6,7 @@ mod boot;
 mod crashes;
 mod ends;
 mod hosts;
+mod keep;
 mod kinds;
 mod limits;
 mod migration;

@@ -1,9 +1,11 @@
-//! Upkeep of repositories by the running appliance, which knows what its jobs use: prunes and checks.
+//! Upkeep of repositories by the running appliance, which knows what its jobs use: prunes, checks, and recovery points
+//! that are made of what guests wrote.
 //!
 //! At most one for each repository at a time. It is not journaled: one that a stop or a crash cuts short has done a part
 //! of its work, which the next one ends.
 
 mod begin;
+mod keep;
 mod view;
 mod wanted;
 
@@ -13,9 +15,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
-use rekindle_repo::{CheckProgress, CheckReport, PruneProgress, PruneReport, Retention};
+use rekindle_repo::{
+    CheckProgress, CheckReport, IngestProgress, PruneProgress, PruneReport, Retention,
+};
 
 pub use begin::{CheckRequest, Ending, PruneRequest};
+pub use keep::{KeepReport, KeepRequest};
 pub use view::{UpkeepEnd, UpkeepKind, UpkeepRunning, UpkeepView};
 pub(crate) use wanted::{Held, Wanted};
 
@@ -45,6 +50,7 @@ struct Slot {
     running: Option<Running>,
     prune: Option<UpkeepEnd<PruneReport>>,
     check: Option<UpkeepEnd<CheckReport>>,
+    keep: Option<UpkeepEnd<KeepReport>>,
 }
 
 struct Running {
@@ -59,6 +65,7 @@ struct Running {
 enum Progress {
     Prune(Arc<PruneProgress>),
     Check(Arc<CheckProgress>),
+    Keep(Arc<IngestProgress>),
 }
 
 impl Progress {
@@ -67,6 +74,7 @@ impl Progress {
         match self {
             Self::Prune(prune) => (prune.done(), prune.total()),
             Self::Check(check) => (check.done(), check.total()),
+            Self::Keep(keep) => (keep.counts().done, keep.counts().total),
         }
     }
 }
@@ -126,7 +134,8 @@ impl Upkeep {
                 total_bytes,
             }
         });
-        UpkeepView { running, prune: slot.prune.clone(), check: slot.check.clone() }
+        let (prune, check, keep) = (slot.prune.clone(), slot.check.clone(), slot.keep.clone());
+        UpkeepView { running, prune, check, keep }
     }
 }
 
@@ -152,6 +161,11 @@ impl Place {
     fn end_prune(&self, result: &Result<PruneReport, JobError>) {
         let end = self.end(result);
         self.upkeep.0.lock().entry(self.repository.clone()).or_default().prune = Some(end);
+    }
+
+    fn end_keep(&self, result: &Result<KeepReport, JobError>) {
+        let end = self.end(result);
+        self.upkeep.0.lock().entry(self.repository.clone()).or_default().keep = Some(end);
     }
 
     fn end_check(&self, result: &Result<CheckReport, JobError>) {

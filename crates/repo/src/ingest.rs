@@ -9,6 +9,7 @@ mod options;
 mod packs;
 mod parent;
 pub(crate) mod source;
+mod successor;
 mod verification;
 
 use std::path::Path;
@@ -23,6 +24,7 @@ pub use changes::{Changes, MAX_CHANGES_BYTES};
 pub use machine::{Machine, MachineDisk};
 use options::DEFAULT_LEVEL;
 pub use options::{COMPRESSION_LEVELS, IngestCounts, IngestOptions, IngestProgress, IngestReport};
+pub use successor::{Successor, SuccessorDisk};
 
 use crate::map::Shape;
 use crate::map::build::MapBuilder;
@@ -78,6 +80,22 @@ pub fn ingest_machine(
         }
         result => result,
     }
+}
+
+/// The same for a VM that ran on from a recovery point: what was written over its disks is read, and of what is not in
+/// it nothing; the rest comes from the point's maps. What `options` say of changes does not count.
+pub fn ingest_successor(
+    repository: &Repository,
+    successor: Successor,
+    options: &IngestOptions,
+    progress: &IngestProgress,
+    cancel: &AtomicBool,
+) -> Result<IngestReport, RepoError> {
+    repository.refuse_images("take in recovery points")?;
+    options.validate()?;
+    let (source, changes) = Source::from_successor(successor)?;
+    let options = IngestOptions { changes: Some(changes), ..options.clone() };
+    take_in(repository, source, &options, progress, cancel)
 }
 
 fn take_in(
@@ -211,7 +229,7 @@ impl Run<'_> {
         manifest: &DiskManifest,
     ) -> Result<(ChangedBlocks, Option<ParentBlocks<'_>>), RepoError> {
         if let (Some(changes), Some(base)) = (&self.options.changes, &self.base)
-            && let Some(disk) = parent::disk_of(base, manifest)?
+            && let Some(disk) = parent::disk_of(base, manifest, changes.tells_growth())?
         {
             let changed = changes.of_disk(&manifest.key, image, shape)?;
             let (store, seal) = (self.repository.store(), self.repository.seal());

@@ -115,7 +115,8 @@ pub use error::RepoError;
 pub use id::{MapId, ParseIdError, PointId, VmId};
 pub use ingest::{
     COMPRESSION_LEVELS, Changes, IngestCounts, IngestOptions, IngestProgress, IngestReport,
-    MAX_CHANGES_BYTES, Machine, MachineDisk, ingest, ingest_machine,
+    MAX_CHANGES_BYTES, Machine, MachineDisk, Successor, SuccessorDisk, ingest, ingest_machine,
+    ingest_successor,
 };
 pub use manifest::{
     DiskManifest, MAX_DISK_BYTES, MAX_DISKS, MAX_MANIFEST_BYTES, MAX_NVRAM_BYTES, PointManifest,

@@ -81,7 +81,7 @@ fn visible(caller: &Caller, name: &str) -> Result<(), Problem> {
 
 impl Console {
     /// Puts on record what came of upkeep that was begun, when it ends.
-    fn record_end(self: &Arc<Self>, act: Act, ending: Ending) {
+    pub(super) fn record_end(self: &Arc<Self>, act: Act, ending: Ending) {
         let console = Arc::clone(self);
         tokio::spawn(async move {
             let note = match ending.line().await {

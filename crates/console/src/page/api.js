@@ -69,6 +69,7 @@ export const api = {
   removeToken: (id) => call("DELETE", `/api/v1/tokens/${encodeURIComponent(id)}`),
   recover: (request, key, why) => restore("/api/v1/recoveries", request, why, { "idempotency-key": key }),
   finish: (id, action, to, why) => restore(`${job(id)}/finish`, to ? { action, to } : { action }, why),
+  keep: (id, tags, why) => restore(`${job(id)}/keep`, { tags }, why),
   cancel: (id, why) => restore(`${job(id)}/cancel`, {}, why),
   events: (id) => new EventSource(`${job(id)}/events`),
 };

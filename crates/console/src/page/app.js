@@ -154,7 +154,7 @@ function showJobs() {
   $("jobs-badge").textContent = bad ? `${going} !` : going;
   document.title = going ? `(${going}) Rekindle` : "Rekindle";
   show($("jobs-body"), all.length
-    ? all.map((job) => jobCard(job, mayRestore() ? { finish, cancel } : null, rates.get(job.id)))
+    ? all.map((job) => jobCard(job, mayRestore() ? { finish, cancel, keep } : null, rates.get(job.id)))
     : empty("No jobs yet", "Start one from a recovery point."));
 }
 
@@ -206,6 +206,16 @@ function finish(job, how) {
     text: "The whole VM, with what its guest wrote, is moved and checked; then its export ends.",
     fields: [{ name: "to", label: exported ? "Directory on the appliance" : "Datastore", value: known, placeholder: exported ? "/srv/vms/name" : "" }, ...(exported ? [format] : []), ...whyFields()],
     act: ({ to, format: kind, ...why }) => api.finish(job.id, "migrate", to && (exported ? { images: { directory: to, format: kind } } : { datastore: to }), why).then(refresh),
+  });
+}
+
+function keep(job) {
+  const held = job.state === "serving" ? " Its guest's writes wait meanwhile: shut it down before." : "";
+  confirm({
+    title: `Make a recovery point of ${job.name}?`, yes: "Make it", danger: false,
+    text: `What the guest wrote and the point below it become a new recovery point in ${job.repository}; the recovery stays as it is.${held}`,
+    fields: [{ name: "tag", label: "Tag (may be empty)" }, ...whyFields()],
+    act: ({ tag, ...why }) => api.keep(job.id, tag ? [tag] : [], why).then(refresh),
   });
 }
 

@@ -84,6 +84,9 @@ function buttons(job, acts) {
   if (job.state === "serving" && job.request.mode !== "live_mount") {
     can.push(h("button", { type: "button", class: "primary", "aria-label": label("Migrate"), onclick: () => acts.finish(job, "migrate") }, "Migrate…"));
   }
+  if ((job.state === "serving" || job.state === "kept") && ["live_mount", "live_recovery"].includes(job.request.mode)) {
+    can.push(h("button", { type: "button", "aria-label": label("Make a recovery point"), onclick: () => acts.keep(job) }, "Make a point…"));
+  }
   if (job.state === "serving") {
     can.push(h("button", { type: "button", class: "danger", "aria-label": label("Discard"), onclick: () => acts.finish(job, "discard") }, "Discard…"));
   } else if (job.state === "stuck") {

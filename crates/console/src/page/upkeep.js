@@ -14,22 +14,25 @@ export function badge(check) {
 }
 
 // A repository's upkeep in a line.
-export function upkeepText({ running, prune, check }) {
+export function upkeepText({ running, prune, check, keep }) {
   if (running) {
     const share = running.total_bytes > 0 ? ` ${Math.floor((100 * running.done_bytes) / running.total_bytes)} %` : "";
     return h("span", { class: "state" }, `${running.kind} under way${share}`);
   }
-  const last = [["check", check], ["prune", prune]].filter(([, end]) => end).sort((a, b) => (a[1].ended_at < b[1].ended_at ? 1 : -1))[0];
+  const last = [["check", check], ["prune", prune], ["keep", keep]].filter(([, end]) => end).sort((a, b) => (a[1].ended_at < b[1].ended_at ? 1 : -1))[0];
   if (!last) return h("span", { class: "muted" }, "nothing since the start");
   const [kind, end] = last;
   if (end.error) return h("span", { class: "state bad" }, `${kind} failed: ${end.error.message}`);
   return h("span", { class: kind === "check" && end.report.problem_count > 0 ? "state bad" : "state good" },
-    `${kind} ended `, time(end.ended_at), `: ${kind === "check" ? checked(end.report) : pruned(end.report)}`);
+    `${kind} ended `, time(end.ended_at), `: ${TOLD[kind](end.report)}`);
 }
 
 const checked = (report) => `${count(report.points)} points, ${count(report.problem_count)} problems`;
 const pruned = ({ dry_run: dry, condemned, removed }) =>
   `${dry ? "would let" : "let"} ${count(condemned.points)} points go, ${dry ? "would delete" : "deleted"} ${count(removed.points)} points and ${bytes(removed.bytes)}`;
+
+const made = (report) => `point ${report.point}, ${bytes(report.written_bytes)} of it new`;
+const TOLD = { check: checked, prune: pruned, keep: made };
 
 // What may be done to a repository, by its name.
 export function upkeepActs(refresh) {

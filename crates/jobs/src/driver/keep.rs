@@ -2,6 +2,7 @@ use jiff::Timestamp;
 
 use super::{Command, Driver, Flow, show};
 use crate::steps::turn;
+use crate::still::Still;
 use crate::{Finish, JobError, Mode, Outcome};
 
 impl Driver {
@@ -31,6 +32,10 @@ impl Driver {
         };
         let (answer, result, flow) = match command {
             None => return Flow::Stop,
+            Some(Command::Still(answer)) => {
+                let _ = answer.send(Still::of(&self.env, &self.record, &mut self.live).await);
+                return Flow::On;
+            }
             Some(Command::Cancel(answer) | Command::Finish(Finish::Discard, answer)) => {
                 (answer, Ok(()), self.let_go("given up").await)
             }

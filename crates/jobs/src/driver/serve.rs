@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use tokio::task::JoinHandle;
 
 use super::{Command, Driver, Flow, SHOW_EVERY, show};
+use crate::still::Still;
 use crate::{Finish, JobError, Mode, Outcome, Step, mover};
 
 /// The mover's background read. It ends when this is dropped.
@@ -97,6 +98,10 @@ impl Driver {
             }
             Command::Undo(answer) | Command::Retry(answer) => {
                 let _ = answer.send(Err(show::not_now(self.record.state())));
+                return Flow::On;
+            }
+            Command::Still(answer) => {
+                let _ = answer.send(Still::of(&self.env, &self.record, &mut self.live).await);
                 return Flow::On;
             }
             Command::Finish(Finish::Migrate { to }, answer) => {

@@ -77,6 +77,9 @@ impl Driver {
                     let _ = answer.send(Ok(()));
                     return Ended::Cut(Outcome::Cancelled, "cancelled");
                 }
+                Some(Command::Still(answer)) => {
+                    let _ = answer.send(Err(show::not_now(self.record.state())));
+                }
                 Some(
                     Command::Finish(Finish::Discard | Finish::Migrate { .. }, answer)
                     | Command::Extend(_, answer)

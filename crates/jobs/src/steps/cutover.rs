@@ -8,10 +8,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rekindle_disk::Disk;
-use rekindle_image::Vmx;
 use rekindle_repo::PointManifest;
 
-use super::{Found, Work, export, files};
+use super::{Found, Work, files};
 use crate::mover::{self, Mover, Resume, Source};
 use crate::staging::Staging;
 use crate::{ImageFormat, JobError, Step, failure};
@@ -145,37 +144,15 @@ impl Work<'_> {
         failure::blocking(move || staging.remove()).await
     }
 
-    /// A client that made snapshots writes to files of its own; a copy of the disks alone would
-    /// miss what is in them.
     async fn check_snapshots(&self) -> Result<(), JobError> {
-        let Some(text) = self.read_exported(&files::vmx_path(self.record)).await? else {
-            return Ok(());
-        };
-        let vmx = Vmx::parse(&text)
-            .map_err(|e| JobError::conflict("bad_vmx", format!("the VM's configuration: {e}")))?;
-        for disk in &self.record.disks {
-            let named = vmx.get(&format!("{}.fileName", disk.key)).unwrap_or_default();
-            let named = named.rsplit('/').next().unwrap_or_default();
-            if named != disk.descriptor {
-                return Err(JobError::conflict(
-                    "vm_has_snapshots",
-                    format!("{} is {named} now: remove the VM's snapshots first", disk.key),
-                ));
-            }
+        match self.read_exported(&files::vmx_path(self.record)).await? {
+            Some(text) => files::check_snapshots(self.record, &text),
+            None => Ok(()),
         }
-        Ok(())
     }
 
-    /// A small file of the export as the client left it. What is not served no client has changed.
     async fn read_exported(&self, path: &Path) -> Result<Option<Vec<u8>>, JobError> {
-        if !self.record.plan.has_begun(Step::Export) {
-            return Ok(None);
-        }
-        let (export, path) = (export::get(self.env, self.record)?, path.to_owned());
-        failure::blocking(move || {
-            export.read_file(&path).map_err(|e| failure::nfs("read a file of the export", e))
-        })
-        .await
+        files::read_exported(self.env, self.record, path).await
     }
 
     /// The configuration and the firmware's variables as the client left them, and descriptors of

@@ -11,12 +11,13 @@ use rekindle_repo::PointManifest;
 use super::{Found, Work, export};
 use crate::boot::Boot;
 use crate::descriptor::Descriptor;
+use crate::env::Env;
 use crate::journal::{DiskRecord, Record};
 use crate::live::disk_id;
 use crate::mover::{Image, ImageId};
 use crate::staging::Staging;
 use crate::vmx::Rewrite;
-use crate::{ImageFormat, JobError, Mode, failure};
+use crate::{ImageFormat, JobError, Mode, Step, failure};
 
 /// Permissions as ESXi gives them to its own files.
 const VMX_MODE: u32 = 0o755;
@@ -210,6 +211,39 @@ fn blake3_of(id: &str) -> [u8; 16] {
     let mut first = [0; 16];
     first.copy_from_slice(&rekindle_block::BlockHash::of(id.as_bytes()).as_bytes()[..16]);
     first
+}
+
+/// A client that made snapshots writes to files of its own; the disks alone lack what is in them.
+pub(crate) fn check_snapshots(record: &Record, vmx: &[u8]) -> Result<(), JobError> {
+    let vmx = Vmx::parse(vmx)
+        .map_err(|e| JobError::conflict("bad_vmx", format!("the VM's configuration: {e}")))?;
+    for disk in &record.disks {
+        let named = vmx.get(&format!("{}.fileName", disk.key)).unwrap_or_default();
+        let named = named.rsplit('/').next().unwrap_or_default();
+        if named != disk.descriptor {
+            return Err(JobError::conflict(
+                "vm_has_snapshots",
+                format!("{} is {named} now: remove the VM's snapshots first", disk.key),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// A small file of the export as the client left it. What is not served no client has changed.
+pub(crate) async fn read_exported(
+    env: &Env,
+    record: &Record,
+    path: &Path,
+) -> Result<Option<Vec<u8>>, JobError> {
+    if !record.plan.has_begun(Step::Export) {
+        return Ok(None);
+    }
+    let (export, path) = (export::get(env, record)?, path.to_owned());
+    failure::blocking(move || {
+        export.read_file(&path).map_err(|e| failure::nfs("read a file of the export", e))
+    })
+    .await
 }
 
 /// The path of a VM's configuration within its export.

@@ -52,7 +52,7 @@ pub struct CheckRequest {
 
 /// Upkeep that was begun: how it ends, in a line. It goes on when this is dropped.
 #[derive(Debug)]
-pub struct Ending(JoinHandle<Result<String, JobError>>);
+pub struct Ending(pub(super) JoinHandle<Result<String, JobError>>);
 
 impl Ending {
     /// Waits for it.

@@ -2,6 +2,7 @@ use jiff::Timestamp;
 use rekindle_repo::{CheckReport, PruneReport};
 use serde::{Deserialize, Serialize};
 
+use super::KeepReport;
 use crate::ErrorView;
 
 /// Upkeep of one repository.
@@ -13,6 +14,9 @@ pub struct UpkeepView {
     pub prune: Option<UpkeepEnd<PruneReport>>,
     /// How the last check since the start ended.
     pub check: Option<UpkeepEnd<CheckReport>>,
+    /// How the last point that was made of what a guest wrote ended, since the start.
+    #[serde(default)]
+    pub keep: Option<UpkeepEnd<KeepReport>>,
 }
 
 /// What upkeep there is.
@@ -23,6 +27,8 @@ pub enum UpkeepKind {
     Prune,
     /// What is stored is verified.
     Check,
+    /// What a guest wrote becomes a recovery point.
+    Keep,
 }
 
 impl UpkeepKind {
@@ -31,6 +37,7 @@ impl UpkeepKind {
         match self {
             Self::Prune => "prune",
             Self::Check => "check",
+            Self::Keep => "keep",
         }
     }
 }

@@ -19,6 +19,8 @@ const MAX_RANGES: usize = 1 << 20;
 pub struct Changes {
     pub(super) parent: PointId,
     told_by: TellTale,
+    /// What a disk has behind the end that it had is told as well.
+    tells_growth: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -32,9 +34,9 @@ enum TellTale {
 /// As vSphere's `QueryChangedDiskAreas` has them: bytes.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Area {
-    start: u64,
-    length: u64,
+pub(super) struct Area {
+    pub(super) start: u64,
+    pub(super) length: u64,
 }
 
 impl Changes {
@@ -49,12 +51,21 @@ impl Changes {
         if let Some((disk, _)) = list.iter().find(|(_, areas)| areas.len() > MAX_RANGES) {
             return Err(refused(format!("more than {MAX_RANGES} ranges for {disk:?}")));
         }
-        Ok(Self { parent, told_by: TellTale::List(list) })
+        Ok(Self { parent, told_by: TellTale::List(list), tells_growth: false })
+    }
+
+    /// A list for each disk by its key, with all that lies behind the ends that the disks had.
+    pub(super) fn with_growth(parent: PointId, list: BTreeMap<String, Vec<Area>>) -> Self {
+        Self { parent, told_by: TellTale::List(list), tells_growth: true }
+    }
+
+    pub(super) fn tells_growth(&self) -> bool {
+        self.tells_growth
     }
 
     /// What the dirty bitmap `name` in the qcow2 image of each disk marks.
     pub fn dirty_bitmap(parent: PointId, name: impl Into<String>) -> Self {
-        Self { parent, told_by: TellTale::Bitmap(name.into()) }
+        Self { parent, told_by: TellTale::Bitmap(name.into()), tells_growth: false }
     }
 
     /// Refuses a list that names a disk which the VM, of the disks `keys`, has not.

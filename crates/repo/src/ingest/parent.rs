@@ -73,15 +73,18 @@ fn find(pages: &[Numbered], number: u64) -> Option<Numbered> {
 }
 
 /// The disk of `parent` that is the one of `manifest` at another time, if it was there. Another size is refused: what a
-/// list of changes says of the new end is not known.
+/// list of changes says of the new end is not known, unless it tells what `grew`.
 pub(super) fn disk_of<'p>(
     parent: &'p PointManifest,
     manifest: &DiskManifest,
+    grew: bool,
 ) -> Result<Option<&'p DiskManifest>, RepoError> {
     let Some(disk) = parent.disks.iter().find(|disk| disk.key == manifest.key) else {
         return Ok(None);
     };
-    match disk.size_bytes == manifest.size_bytes {
+    let fits =
+        disk.size_bytes == manifest.size_bytes || (grew && disk.size_bytes < manifest.size_bytes);
+    match fits {
         true => Ok(Some(disk)),
         false => Err(RepoError::refused(format!(
             "the disk {} has {} bytes and had {} at point {}: ingest all of it",
