@@ -61,7 +61,8 @@ impl Ahead {
 
     fn follow(&self, base: &Base, blocks: Range<BlockIdx>) {
         // Only a recovery point has something to fetch; without a runtime nobody serves guests.
-        let (Base::Point { .. }, Ok(runtime)) = (base, tokio::runtime::Handle::try_current())
+        let (Base::Point { .. }, Ok(runtime)) =
+            (base.bottom(), tokio::runtime::Handle::try_current())
         else {
             return;
         };

@@ -8,6 +8,7 @@ use rekindle_cache::{Cache, Priority};
 use rekindle_repo::{BlockRef, DiskMap, MapEntry, RepoError};
 
 use crate::DiskError;
+use crate::layer::{Found, Layer, push_cached};
 use crate::segments::{Segments, push_zeros};
 
 /// Blocks of one run that are waited for at once: with blocks of 256 KiB one read of a repository.
@@ -22,6 +23,13 @@ pub enum Base {
         map: DiskMap,
         /// Blocks at hand.
         cache: Arc<Cache>,
+    },
+    /// What a disk had when it was frozen, over what it lay over.
+    Layered {
+        /// The frozen layers.
+        layer: Arc<Layer>,
+        /// What lies under all of them; no layer.
+        bottom: Box<Base>,
     },
     /// Zeros.
     Empty {
@@ -46,10 +54,19 @@ pub fn pattern_byte(seed: u8, offset: u64) -> u8 {
 }
 
 impl Base {
+    /// What lies under all frozen layers.
+    pub(crate) fn bottom(&self) -> &Self {
+        match self {
+            Self::Layered { bottom, .. } => bottom,
+            other => other,
+        }
+    }
+
     /// Bytes in it. A disk that is larger has zeros behind.
     pub fn size(&self) -> u64 {
         match self {
             Self::Point { map, .. } => map.size(),
+            Self::Layered { layer, .. } => layer.size(),
             Self::Empty { size } => *size,
             #[cfg(feature = "testing")]
             Self::Pattern { size, .. } => *size,
@@ -60,6 +77,7 @@ impl Base {
     pub fn block_size(&self) -> BlockSize {
         match self {
             Self::Point { map, .. } => map.block_size(),
+            Self::Layered { bottom, .. } => bottom.block_size(),
             Self::Empty { .. } => BlockSize::default(),
             #[cfg(feature = "testing")]
             Self::Pattern { .. } => BlockSize::default(),
@@ -85,6 +103,7 @@ impl Base {
             Self::Point { map, cache } => {
                 self.parts(inside).all(|part| peek(map, cache, part, out))
             }
+            Self::Layered { layer, bottom } => try_read_layers(layer, bottom, inside, out),
             Self::Empty { .. } => {
                 push_zeros(out, inside.end - inside.start);
                 true
@@ -109,6 +128,22 @@ impl Base {
         if self.try_read(part.clone(), &mut out) {
             return Ok(out);
         }
+        match self {
+            Self::Layered { layer, bottom } => read_layers(layer, bottom, part, priority).await,
+            bottom => bottom.read_bottom(part, priority).await,
+        }
+    }
+
+    /// The same of what is no layer.
+    async fn read_bottom(
+        &self,
+        part: Range<u64>,
+        priority: Priority,
+    ) -> Result<Segments, DiskError> {
+        let mut out = Segments::new();
+        if self.try_read(part.clone(), &mut out) {
+            return Ok(out);
+        }
         out.clear();
         if let Self::Point { map, cache } = self {
             let idx = map.block_size().block_at(part.start);
@@ -125,7 +160,7 @@ impl Base {
 
     /// Brings a block into the cache. Says how many bytes it has: none if it is zeros.
     pub(crate) async fn warm(&self, idx: BlockIdx, priority: Priority) -> Result<u64, DiskError> {
-        match self {
+        match self.bottom() {
             Self::Point { map, cache } => {
                 let at = idx.0.saturating_mul(map.block_size().bytes());
                 match map.entry(idx).await.map_err(|e| from_repo(Arc::new(e), at))? {
@@ -139,7 +174,7 @@ impl Base {
                     }
                 }
             }
-            Self::Empty { .. } => Ok(0),
+            Self::Layered { .. } | Self::Empty { .. } => Ok(0),
             #[cfg(feature = "testing")]
             Self::Pattern { .. } => Ok(0),
         }
@@ -151,7 +186,7 @@ impl Base {
         blocks: Range<BlockIdx>,
         priority: Priority,
     ) -> Result<u64, DiskError> {
-        let Self::Point { map, cache } = self else { return Ok(0) };
+        let Self::Point { map, cache } = self.bottom() else { return Ok(0) };
         let (mut wanted, mut bytes): (Vec<(u64, BlockRef)>, u64) = (Vec::new(), 0);
         for idx in blocks.start.0..blocks.end.0 {
             let at = idx.saturating_mul(map.block_size().bytes());
@@ -179,13 +214,59 @@ impl Base {
 
     /// Asks the cache to leave `bytes` more of the file system to the overlays. Says whether it could.
     pub(crate) async fn make_room(&self, bytes: u64) -> bool {
-        match self {
+        match self.bottom() {
             Self::Point { cache, .. } => cache.give_back(bytes).await > 0,
-            Self::Empty { .. } => false,
+            Self::Layered { .. } | Self::Empty { .. } => false,
             #[cfg(feature = "testing")]
             Self::Pattern { .. } => false,
         }
     }
+}
+
+/// Appends `range`, which lies in the layer, if all of it is at hand.
+fn try_read_layers(
+    layer: &Arc<Layer>,
+    bottom: &Base,
+    range: Range<u64>,
+    out: &mut Segments,
+) -> bool {
+    let mut at = range.start;
+    while at < range.end {
+        let (found, end) = layer.find(at, range.end);
+        let read = match found {
+            Found::Base => bottom.try_read(at..end, out),
+            Found::Data(overlay) => push_cached(overlay, at, end - at, out),
+            Found::Zero => {
+                push_zeros(out, end - at);
+                true
+            }
+        };
+        if !read {
+            return false;
+        }
+        at = end;
+    }
+    true
+}
+
+/// The same, waiting for the device or the repository.
+async fn read_layers(
+    layer: &Arc<Layer>,
+    bottom: &Base,
+    part: Range<u64>,
+    priority: Priority,
+) -> Result<Segments, DiskError> {
+    let (mut out, mut at) = (Segments::new(), part.start);
+    while at < part.end {
+        let (found, end) = layer.find(at, part.end);
+        match found {
+            Found::Base => out.extend(bottom.read_bottom(at..end, priority).await?),
+            Found::Zero => push_zeros(&mut out, end - at),
+            Found::Data(overlay) => out.push(overlay.clone().read(at..end).await?),
+        }
+        at = end;
+    }
+    Ok(out)
 }
 
 fn in_block(map: &DiskMap, range: &Range<u64>) -> Range<usize> {

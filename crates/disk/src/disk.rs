@@ -1,15 +1,17 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use rekindle_block::{BlockIdx, BlockSize};
 use rekindle_cache::Priority;
 
 use crate::ahead::Ahead;
 use crate::changes::ChangeTracker;
-use crate::gate::WriteHold;
+use crate::gate::{Gate, WriteHold};
 use crate::grain::Owner;
 use crate::id::DiskId;
 use crate::journal::Journal;
+use crate::layer::Layer;
 use crate::overlay::Overlay;
 use crate::records::Records;
 use crate::touches::{Recorder, Recording};
@@ -19,17 +21,59 @@ mod read;
 mod write;
 
 pub use read::READ_MAX;
+pub(crate) use read::blocking;
 
 /// A virtual disk: recovery point underneath, the guest's writes on top.
 ///
 /// Any number of reads and writes may run at once. What overlaps in time has one order, the journal's.
 pub struct Disk {
-    overlay: Arc<Overlay>,
+    id: DiskId,
+    /// Whoever begins to read or write takes what is there then. Changed while writes are held.
+    top: Arc<RwLock<Arc<Top>>>,
+    /// Held by whoever changes the size, or what the disk lies over.
+    sizing: Arc<Mutex<()>>,
+    gate: Arc<Gate>,
     base: Base,
     ahead: Ahead,
     recorder: Recorder,
     journal: Arc<Journal>,
     records: Arc<Records>,
+}
+
+/// What takes the guest's writes, and what lies under it.
+pub(crate) struct Top {
+    pub(crate) overlay: Arc<Overlay>,
+    under: Base,
+}
+
+impl Top {
+    /// An overlay over a frozen layer over `bottom`.
+    pub(crate) fn over(overlay: Arc<Overlay>, layer: Arc<Layer>, bottom: &Base) -> Self {
+        Self { overlay, under: Base::Layered { layer, bottom: Box::new(bottom.clone()) } }
+    }
+
+    /// The frozen layer under it, if there is one.
+    pub(crate) fn layer(&self) -> Option<&Arc<Layer>> {
+        match &self.under {
+            Base::Layered { layer, .. } => Some(layer),
+            _ => None,
+        }
+    }
+
+    /// Who wrote the byte at `at` since the layer `until` was frozen, and where that ends.
+    fn writer(&self, at: u64, end: u64, until: Option<u64>) -> (Owner, u64) {
+        let (owner, end) = self.overlay.run_at(at, end);
+        match (owner, self.layer()) {
+            (Owner::Base, Some(layer)) => layer.writer(at, end, until),
+            _ => (owner, end),
+        }
+    }
+
+    /// The sum over it and the frozen layers that it lies over.
+    fn sum(&self, own: u64, of: impl Fn(&Layer) -> u64) -> u64 {
+        let layers = self.layer().into_iter().flat_map(Layer::chain);
+        layers.fold(own, |sum, layer| sum.saturating_add(of(layer)))
+    }
 }
 
 /// A range that the guest wrote.
@@ -49,17 +93,44 @@ impl Disk {
         records: Arc<Records>,
     ) -> Self {
         let ahead = Ahead::new(&base);
-        Self { overlay, base, ahead, recorder: Recorder::default(), journal, records }
+        let (id, gate) = (overlay.id.clone(), overlay.gate.clone());
+        let bottom = base.bottom().clone();
+        let top = Arc::new(RwLock::new(Arc::new(Top { overlay, under: base })));
+        Self {
+            id,
+            top,
+            sizing: Arc::default(),
+            gate,
+            base: bottom,
+            ahead,
+            recorder: Recorder::default(),
+            journal,
+            records,
+        }
+    }
+
+    pub(crate) fn top(&self) -> Arc<Top> {
+        self.top.read().clone()
+    }
+
+    /// Nobody changes the size until it is dropped.
+    pub(crate) fn sizing(&self) -> MutexGuard<'_, ()> {
+        self.sizing.lock()
+    }
+
+    /// Puts an overlay over what is frozen. Writes are held.
+    pub(crate) fn change_over(&self, top: Top) {
+        *self.top.write() = Arc::new(top);
     }
 
     /// The disk's name.
     pub fn id(&self) -> &DiskId {
-        &self.overlay.id
+        &self.id
     }
 
     /// Bytes in the disk.
     pub fn size(&self) -> u64 {
-        self.overlay.size()
+        self.top.read().overlay.size()
     }
 
     /// The recovery point underneath.
@@ -67,28 +138,38 @@ impl Disk {
         &self.base
     }
 
-    /// Bytes that the guest wrote, in grains of 4 KiB, zeros counted.
+    /// Bytes that the guest wrote, in grains of 4 KiB, zeros counted, and what is in several frozen layers as often.
     pub fn written_bytes(&self) -> u64 {
-        self.overlay.written_bytes()
+        let top = self.top();
+        top.sum(top.overlay.written_bytes(), Layer::written_bytes)
     }
 
     /// Bytes of the overlay's file system that the guest's writes take, in grains of 4 KiB. Zeros take
-    /// none. Two loads, no I/O.
+    /// none. Frozen layers that others lie over as well count whole. No I/O.
     pub fn used_bytes(&self) -> u64 {
-        self.overlay.data_bytes()
+        let top = self.top();
+        top.sum(top.overlay.data_bytes(), Layer::data_bytes)
     }
 
-    /// The same as the file system counts it, metadata included. One system call.
+    /// The same as the file system counts it, metadata included. One system call for each frozen layer and one more.
     pub fn allocated_bytes(&self) -> Result<u64, DiskError> {
-        self.overlay.allocated()
+        let top = self.top();
+        let layers = top.layer().into_iter().flat_map(Layer::chain);
+        layers
+            .map(|layer| layer.allocated())
+            .try_fold(top.overlay.allocated()?, |sum, one| Ok(sum + one?))
     }
 
     /// Makes the disk `size` bytes long, durably; what is new reads as zeros. A disk never shrinks:
     /// `Refused`.
     pub async fn set_size(&self, size: u64) -> Result<(), DiskError> {
-        let (overlay, records, journal) =
-            (self.overlay.clone(), self.records.clone(), self.journal.clone());
+        let (top, records, journal) =
+            (self.top.clone(), self.records.clone(), self.journal.clone());
+        let sizing = self.sizing.clone();
         read::blocking(move || {
+            // After it is taken, what is on top stays so.
+            let _sizing = sizing.lock();
+            let overlay = top.read().overlay.clone();
             let grown = overlay.grow(size, &records);
             if let Some(lost) = overlay.lost() {
                 journal.stop(lost);
@@ -100,7 +181,7 @@ impl Disk {
 
     /// All acknowledged writes are durable already: this only says whether writes still work.
     pub async fn flush(&self) -> Result<(), DiskError> {
-        if self.overlay.gate.is_shut() {
+        if self.gate.is_shut() {
             return Err(DiskError::Gone);
         }
         self.journal.stopped().map_or(Ok(()), Err)
@@ -109,12 +190,23 @@ impl Disk {
     /// What the guest wrote from byte `from` on, in order. Walks as it is asked; what is written
     /// meanwhile behind the walk is not seen.
     pub fn written(&self, from: u64) -> impl Iterator<Item = Written> + '_ {
+        self.written_since(None, from)
+    }
+
+    /// The same of what was written since the disk was frozen as `layer`, which it lies over. All of it if it does not,
+    /// or none is named.
+    pub fn written_since(
+        &self,
+        layer: Option<&Layer>,
+        from: u64,
+    ) -> impl Iterator<Item = Written> + '_ {
+        let until = layer.map(Layer::number);
         let mut at = from;
         std::iter::from_fn(move || {
             let size = self.size();
             while at < size {
                 let start = at;
-                let (owner, end) = self.overlay.run_at(start, size);
+                let (owner, end) = self.top.read().writer(start, size, until);
                 at = end;
                 match owner {
                     Owner::Base => {}
@@ -128,8 +220,9 @@ impl Disk {
 
     /// Remembers from now on what is written.
     pub fn track_changes(&self) -> ChangeTracker {
-        let overlay = self.overlay.clone();
-        self.overlay.trackers.track(move || overlay.size())
+        let top = self.top.clone();
+        let trackers = self.top().overlay.trackers.clone();
+        trackers.track(move || top.read().overlay.size())
     }
 
     /// Records from now on which blocks of the recovery point its guest touches first.
@@ -145,7 +238,7 @@ impl Disk {
 
     /// Waits for the writes in flight and lets new ones wait until the hold is dropped.
     pub async fn hold_writes(&self) -> WriteHold {
-        self.overlay.gate.hold().await
+        self.gate.hold().await
     }
 
     /// How the recovery point is cut into blocks.
@@ -173,14 +266,14 @@ impl Disk {
         self.base.warm_run(blocks, priority).await
     }
 
-    fn check(&self, range: &Range<u64>) -> Result<(), DiskError> {
-        if self.overlay.gate.is_shut() {
+    fn check(&self, top: &Top, range: &Range<u64>) -> Result<(), DiskError> {
+        if self.gate.is_shut() {
             return Err(DiskError::Gone);
         }
-        if let Some(lost) = self.overlay.lost() {
+        if let Some(lost) = top.overlay.lost() {
             return Err(lost.clone());
         }
-        let size = self.size();
+        let size = top.overlay.size();
         if range.start > range.end || range.end > size {
             let len = range.end.saturating_sub(range.start);
             return Err(DiskError::OutOfRange { start: range.start, len, size });

@@ -7,15 +7,19 @@ use parking_lot::Mutex;
 use rekindle_state::Database;
 use serde::{Deserialize, Serialize};
 
-use crate::file::{Purpose, Space, Storage};
+use crate::file::{Space, Storage};
 use crate::id::DiskId;
 use crate::journal::Journal;
 use crate::journal::checkpoint::Checkpointer;
 use crate::overlay::Overlay;
-use crate::records::{OverlayRecord, Records, Tables};
+use crate::records::{Records, Tables};
 use crate::{Base, DISK_MAX, Disk, DiskError, JournalStats};
 
+mod freeze;
+mod layers;
 mod open;
+
+use layers::Layers;
 
 /// Smallest journal: four segments of 64 KiB.
 const JOURNAL_MIN: u64 = 256 << 10;
@@ -61,7 +65,8 @@ pub struct Disks {
     journal: Arc<Journal>,
     checkpointer: Arc<Checkpointer>,
     slots: Arc<Mutex<Slots>>,
-    /// Held by whoever makes or discards an overlay.
+    layers: Mutex<Layers>,
+    /// Held by whoever makes, freezes or discards an overlay.
     changing: Mutex<()>,
     committers: Mutex<Vec<JoinHandle<()>>>,
     background: Mutex<Option<JoinHandle<()>>>,
@@ -74,12 +79,26 @@ enum Slot {
     Sound {
         overlay: Arc<Overlay>,
         disk: Option<Arc<Disk>>,
+        /// The frozen layer that it lies over.
+        below: Option<u64>,
+        folder: String,
     },
     /// Its data file is missing or its map is damaged. It can only be discarded.
-    Damaged {
-        number: u64,
-        error: DiskError,
-    },
+    Damaged { number: u64, error: DiskError, below: Option<u64>, folder: String },
+}
+
+impl Slot {
+    fn below(&self) -> Option<u64> {
+        match self {
+            Self::Sound { below, .. } | Self::Damaged { below, .. } => *below,
+        }
+    }
+
+    fn folder(&self) -> &str {
+        match self {
+            Self::Sound { folder, .. } | Self::Damaged { folder, .. } => folder,
+        }
+    }
 }
 
 impl Disks {
@@ -115,26 +134,7 @@ impl Disks {
             Some(_) => return Err(DiskError::Refused(format!("disk {id} exists and is another"))),
             None => {}
         }
-        let record = OverlayRecord { number: self.records.next_number()?, size };
-        let file = self.create_files(id, size).map_err(|e| DiskError::io("create overlay", e))?;
-        let overlay = Arc::new(Overlay::new(id.clone(), &record, file)?);
-        self.records.put_overlay(id, &record)?;
-        self.slots.lock().insert(id.clone(), Slot::Sound { overlay, disk: None });
-        Ok(())
-    }
-
-    /// The files are durable before the record says that they exist.
-    fn create_files(&self, id: &DiskId, size: u64) -> std::io::Result<crate::file::DiskFile> {
-        let folder = self.dir.join(id.as_str());
-        // What an interrupted create or discard left.
-        self.storage.remove_dir(&folder)?;
-        self.storage.make_dir(&folder)?;
-        let file = self.storage.open(&folder.join(open::DATA), Purpose::Data, true)?;
-        file.set_len(size)?;
-        file.sync()?;
-        self.storage.sync_dir(&folder)?;
-        self.storage.sync_dir(&self.dir)?;
-        Ok(file)
+        self.create_over(id, size, None)
     }
 
     /// Puts the overlay over `base`. There is one such disk at a time: a second call returns the
@@ -147,11 +147,15 @@ impl Disks {
             None => Err(DiskError::Gone),
             Some(Slot::Damaged { error, .. }) => Err(error.clone()),
             Some(Slot::Sound { disk: Some(disk), .. }) => Ok(disk.clone()),
-            Some(Slot::Sound { overlay, disk }) => {
+            Some(Slot::Sound { overlay, disk, below, .. }) => {
                 if base.size() > overlay.size() {
                     let text = format!("a base larger than disk {id}");
                     return Err(DiskError::Refused(text));
                 }
+                let base = match self.layers.lock().get(*below)? {
+                    Some(layer) => Base::Layered { layer, bottom: Box::new(base) },
+                    None => base,
+                };
                 let new =
                     Disk::new(overlay.clone(), base, self.journal.clone(), self.records.clone());
                 Ok(disk.insert(Arc::new(new)).clone())
@@ -176,14 +180,21 @@ impl Disks {
             Some(Slot::Damaged { number, .. }) => Err(*number),
             None => Ok(None),
         };
-        // The record goes first: a folder without one is swept at the next open.
+        let unused = self.unused_without(id);
+        // The records go first: a folder without one is swept at the next open.
         match end {
-            Ok(Some(overlay)) => overlay.end(&self.records)?,
-            Err(number) => self.records.remove_overlay(id, number)?,
+            Ok(Some(overlay)) => overlay.end(&self.records, &unused)?,
+            Err(number) => self.records.remove_overlay(id, number, &unused)?,
             Ok(None) => {}
         }
-        self.slots.lock().remove(id);
-        let removed = self.storage.remove_dir(&self.dir.join(id.as_str()));
+        let mut folders = Vec::new();
+        // What an interrupted discard left, unless it was frozen and is in use.
+        let own = !self.layers.lock().has_folder(id.as_str());
+        folders.extend(own.then(|| id.to_string()));
+        folders.extend(self.slots.lock().remove(id).map(|slot| slot.folder().to_owned()));
+        folders.extend(unused.into_iter().filter_map(|layer| self.layers.lock().remove(layer)));
+        let remove = |folder: String| self.storage.remove_dir(&self.dir.join(folder));
+        let removed = folders.into_iter().try_for_each(remove);
         let removed = removed.and_then(|()| self.storage.sync_dir(&self.dir));
         removed.map_err(|e| DiskError::io("remove overlay", e))
     }

@@ -5,13 +5,18 @@
 //! ```text
 //! dir/ (0700)  journal-0 … journal-3    segments, written in turn: batches of all disks' writes
 //!              <disk>/data              sparse; the disk's own offsets; the guest's bytes
-//! state        disk-overlays            name    -> number, size
+//!              .<number>/data           the same of what lies over a frozen layer
+//! state        disk-overlays            name    -> number, size, the layer below
+//!              disk-layers              number  -> size, folder, the layer below: frozen
 //!              disk-grains              overlay -> who owns each grain, 2 bits each
 //!              disk-journal             where the live batches begin, and the lives they are of
 //!
 //! grain (4 KiB)   base ──────────► data ◄─────► zero        never back to base
 //! read            recovery point   data file    nothing
 //! ```
+//!
+//! A freeze makes a layer of a disk's overlay, which never changes again, and puts an empty overlay over it. To that one the
+//! layer, and what it lies over, is the base. Other disks may be put over the layer: forks.
 //!
 //! # Invariants
 //!
@@ -24,6 +29,8 @@
 //! 5. The recovery point is never written to.
 //! 6. After a failed write or sync of the journal no write is acknowledged until the next open.
 //! 7. A full file system refuses the write that finds it so, and no other.
+//! 8. A freeze is of one moment over all the disks that it names: of what was answered before it began all is in the
+//!    layers, of what began after it ended nothing. A layer never changes, and goes with the last disk that lies over it.
 //!
 //! # Locking
 //!
@@ -34,7 +41,7 @@
 //!
 //! # Crash
 //!
-//! The crash order is two numbered lists at the top of `journal.rs`.
+//! The crash order is two numbered lists at the top of `journal.rs`, and one for freezing in `disks/freeze.rs`.
 //!
 //! # Cancellation
 //!
@@ -42,10 +49,10 @@
 //!
 //! # Bounds
 //!
-//! [`DISK_MAX`], [`READ_MAX`], [`TOUCHES_MAX`], [`DisksConfig::journal_bytes`]; 64 MiB of writes under way
+//! [`DISK_MAX`], [`READ_MAX`], [`LAYERS_MAX`], [`TOUCHES_MAX`], [`DisksConfig::journal_bytes`]; 64 MiB of writes under way
 //! (`journal/queue.rs`), two batches of 6 MiB; two windows of at most 8 MiB read ahead for each of 8
 //! streams a disk (`streams.rs`), all of them within the cache's bounds; per disk 64 KiB, and 512 bytes for each 8 MiB in which
-//! the guest wrote. Read-ahead: 8 streams a disk, two windows of 8 MiB each at most (`streams.rs`); the
+//! the guest wrote, since the disk was frozen and in each layer. Read-ahead: 8 streams a disk, two windows of 8 MiB each at most (`streams.rs`); the
 //! cache bounds what is under way for all.
 
 mod ahead;
@@ -59,6 +66,7 @@ mod gate;
 mod grain;
 mod id;
 mod journal;
+mod layer;
 mod overlay;
 mod records;
 mod segments;
@@ -79,6 +87,7 @@ pub use gate::WriteHold;
 pub use grain::DISK_MAX;
 pub use id::{DiskId, ID_MAX};
 pub use journal::JournalStats;
+pub use layer::{LAYERS_MAX, Layer};
 pub use rekindle_cache::Priority;
 pub use segments::{Segments, concat};
 pub use touches::{Recording, TOUCHES_MAX, Touch};

@@ -23,7 +23,10 @@ pub(crate) struct Overlay {
     /// Names the overlay in the journal.
     pub(crate) number: u64,
     pub(crate) gate: Arc<Gate>,
-    pub(crate) trackers: Trackers,
+    pub(crate) trackers: Arc<Trackers>,
+    /// Of its record.
+    below: Option<u64>,
+    folder: Option<String>,
     file: DiskFile,
     size: AtomicU64,
     grains: GrainTable,
@@ -66,7 +69,9 @@ impl Overlay {
             id,
             number: record.number,
             gate: Arc::default(),
-            trackers: Trackers::default(),
+            trackers: Arc::default(),
+            below: record.below,
+            folder: record.folder.clone(),
             file,
             size: AtomicU64::new(record.size),
             grains: GrainTable::new(),
@@ -76,6 +81,12 @@ impl Overlay {
             hidden: RwLock::default(),
             shown: Notify::new(),
         })
+    }
+
+    /// An empty overlay that takes this one's place above it: whoever holds or follows the disk's writes goes on.
+    pub(crate) fn over(&self, record: &OverlayRecord, file: DiskFile) -> Result<Self, DiskError> {
+        let new = Self::new(self.id.clone(), record, file)?;
+        Ok(Self { gate: self.gate.clone(), trackers: self.trackers.clone(), ..new })
     }
 
     /// Takes the owners that were kept.
@@ -277,18 +288,19 @@ impl Overlay {
         if size > self.size() {
             self.file.set_len(size).map_err(|e| DiskError::io("grow overlay", e))?;
             self.sync()?;
-            records.put_overlay(&self.id, &OverlayRecord { number: self.number, size })?;
+            let (number, below, folder) = (self.number, self.below, self.folder.clone());
+            records.put_overlay(&self.id, &OverlayRecord { number, size, below, folder })?;
             self.size.store(size, Ordering::Release);
         }
         Ok(())
     }
 
-    /// Ends the overlay: no write is accepted and no record is kept any more.
-    pub(crate) fn end(&self, records: &Records) -> Result<(), DiskError> {
+    /// Ends the overlay: no write is accepted and no record is kept any more. Layers that nothing lies over then go with it.
+    pub(crate) fn end(&self, records: &Records, layers: &[u64]) -> Result<(), DiskError> {
         self.gate.shut();
         let mut recorded = self.recorded.lock();
         if *recorded {
-            records.remove_overlay(&self.id, self.number)?;
+            records.remove_overlay(&self.id, self.number, layers)?;
             *recorded = false;
         }
         Ok(())

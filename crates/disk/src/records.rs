@@ -20,6 +20,38 @@ pub(crate) struct OverlayRecord {
     pub(crate) number: u64,
     /// Bytes in the disk.
     pub(crate) size: u64,
+    /// The frozen layer that it lies over, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) below: Option<u64>,
+    /// Where its data file is, if not in the folder of the disk's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) folder: Option<String>,
+}
+
+impl OverlayRecord {
+    /// The folder of the data file.
+    pub(crate) fn folder_of<'a>(&'a self, id: &'a DiskId) -> &'a str {
+        self.folder.as_deref().unwrap_or(id.as_str())
+    }
+}
+
+/// An overlay that was frozen: a layer, by the number that it had.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LayerRecord {
+    /// Bytes that the disk had.
+    pub(crate) size: u64,
+    /// The folder of the data file.
+    pub(crate) folder: String,
+    /// The layer that it lies over; its number is lower.
+    pub(crate) below: Option<u64>,
+}
+
+/// A disk that is frozen: what was its overlay, and what lies over it now.
+#[derive(Clone, Debug)]
+pub(crate) struct FrozenRecord {
+    pub(crate) id: DiskId,
+    pub(crate) over: OverlayRecord,
+    pub(crate) frozen: LayerRecord,
 }
 
 /// Where the journal's live batches are.
@@ -75,6 +107,7 @@ pub(crate) struct Tables {
     db: Database,
     journal: Keyspace<JournalRecord>,
     overlays: Keyspace<OverlayRecord>,
+    layers: Keyspace<LayerRecord>,
     counters: Keyspace<u64>,
     leaves: BytesKeyspace,
 }
@@ -85,6 +118,7 @@ impl Tables {
             db: db.clone(),
             journal: db.keyspace("disk-journal")?,
             overlays: db.keyspace("disk-overlays")?,
+            layers: db.keyspace("disk-layers")?,
             counters: db.keyspace("disk-counters")?,
             leaves: db.bytes("disk-grains")?,
         })
@@ -143,39 +177,100 @@ impl Records {
 
     /// Adds or changes an overlay; its number is then used.
     pub(crate) fn put_overlay(&self, id: &DiskId, record: &OverlayRecord) -> Result<(), DiskError> {
-        let next = self.next_number()?.max(record.number + 1);
+        // One that exists has its number behind it: who makes another at the same time counts on alone.
+        let is_new = self.next_number()? <= record.number;
         match self {
             Self::Database(tables) => {
                 let mut batch = tables.db.batch();
                 batch.put(&tables.overlays, id.as_str().as_bytes(), record)?;
-                batch.put(&tables.counters, NEXT, &next)?;
+                if is_new {
+                    batch.put(&tables.counters, NEXT, &(record.number + 1))?;
+                }
                 Ok(batch.commit()?)
             }
             #[cfg(feature = "testing")]
             Self::Memory(memory) => {
                 let put = memory.commit(|records| {
                     records.overlays.insert(id.to_string(), record.clone());
-                    records.next = next;
+                    if is_new {
+                        records.next = record.number + 1;
+                    }
                 });
                 put.map_err(dark)
             }
         }
     }
 
-    /// Removes an overlay with its leaves.
-    pub(crate) fn remove_overlay(&self, id: &DiskId, number: u64) -> Result<(), DiskError> {
+    /// The frozen layers, by their numbers.
+    pub(crate) fn layers(&self) -> Result<Vec<(u64, LayerRecord)>, DiskError> {
+        match self {
+            Self::Database(tables) => {
+                let numbered = tables.layers.scan(b"")?.into_iter().map(|(key, record)| {
+                    let number = key.try_into().map(u64::from_be_bytes);
+                    let number = number.map_err(|_| DiskError::Corrupt("number of a layer".into()));
+                    Ok((number?, record))
+                });
+                numbered.collect()
+            }
+            #[cfg(feature = "testing")]
+            Self::Memory(memory) => Ok(memory.records().layers.into_iter().collect()),
+        }
+    }
+
+    /// Makes layers of the overlays that these disks had, and puts others in their place: all or nothing.
+    pub(crate) fn freeze(&self, all: &[FrozenRecord]) -> Result<(), DiskError> {
+        let last = all.iter().map(|one| one.over.number + 1).max().unwrap_or_default();
+        let next = self.next_number()?.max(last);
+        let layers = || all.iter().filter_map(|one| Some((one.over.below?, &one.frozen)));
+        match self {
+            Self::Database(tables) => {
+                let mut batch = tables.db.batch();
+                for one in all {
+                    batch.put(&tables.overlays, one.id.as_str().as_bytes(), &one.over)?;
+                }
+                for (number, layer) in layers() {
+                    batch.put(&tables.layers, &number.to_be_bytes(), layer)?;
+                }
+                batch.put(&tables.counters, NEXT, &next)?;
+                Ok(batch.commit()?)
+            }
+            #[cfg(feature = "testing")]
+            Self::Memory(memory) => {
+                let frozen = memory.commit(|records| {
+                    let over = all.iter().map(|one| (one.id.to_string(), one.over.clone()));
+                    records.overlays.extend(over);
+                    records.layers.extend(layers().map(|(number, layer)| (number, layer.clone())));
+                    records.next = next;
+                });
+                frozen.map_err(dark)
+            }
+        }
+    }
+
+    /// Removes an overlay and layers that nothing lies over then, with their leaves, in one commit.
+    pub(crate) fn remove_overlay(
+        &self,
+        id: &DiskId,
+        number: u64,
+        layers: &[u64],
+    ) -> Result<(), DiskError> {
         match self {
             Self::Database(tables) => {
                 let mut batch = tables.db.batch();
                 batch.delete(&tables.overlays, id.as_str().as_bytes())?;
                 batch.delete_prefix(&tables.leaves, &number.to_be_bytes())?;
+                for layer in layers {
+                    batch.delete(&tables.layers, &layer.to_be_bytes())?;
+                    batch.delete_prefix(&tables.leaves, &layer.to_be_bytes())?;
+                }
                 Ok(batch.commit()?)
             }
             #[cfg(feature = "testing")]
             Self::Memory(memory) => {
                 let removed = memory.commit(|records| {
                     records.overlays.remove(id.as_str());
-                    records.leaves.retain(|(of, _), _| *of != number);
+                    records.layers.retain(|of, _| !layers.contains(of));
+                    records.leaves.retain(|(of, _), _| *of != number && !layers.contains(of));
                 });
                 removed.map_err(dark)
             }

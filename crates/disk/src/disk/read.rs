@@ -1,12 +1,15 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use rekindle_cache::Priority;
 
-use super::Disk;
+use super::{Disk, Top};
 use crate::DiskError;
 use crate::grain::Owner;
+use crate::layer::push_cached;
+use crate::overlay::Overlay;
 use crate::segments::{Segments, push_zeros};
 
 /// The longest read, in bytes: what one call may hold in memory.
@@ -28,28 +31,24 @@ impl Disk {
     /// what the recovery point answers, and one buffer for each run of the overlay's grains.
     #[inline]
     pub fn try_read(&self, range: Range<u64>) -> Option<Result<Segments, DiskError>> {
+        let top = self.top.read();
         // Before the check: what was hidden may have been lost instead of shown.
-        if self.overlay.is_hidden(&range) {
+        if top.overlay.is_hidden(&range) {
             return None;
         }
-        if let Err(error) = self.check(&range) {
+        if let Err(error) = self.check(&top, &range) {
             return Some(Err(error));
         }
         let mut out = Segments::new();
         let mut at = range.start;
         while at < range.end {
-            let (owner, end) = self.overlay.run_at(at, range.end);
+            let (owner, end) = top.overlay.run_at(at, range.end);
             match owner {
-                Owner::Base if self.base.try_read(at..end, &mut out) => {}
+                Owner::Base if top.under.try_read(at..end, &mut out) => {}
                 Owner::Base => return None,
                 Owner::Zero => push_zeros(&mut out, end - at),
-                Owner::Data => {
-                    let mut bytes = vec![0; (end - at) as usize];
-                    if !self.overlay.read_cached(&mut bytes, at) {
-                        return None;
-                    }
-                    out.push(bytes.into());
-                }
+                Owner::Data if push_cached(&top.overlay, at, end - at, &mut out) => {}
+                Owner::Data => return None,
             }
             at = end;
         }
@@ -64,25 +63,28 @@ impl Disk {
     /// A read that runs while a write to the same bytes does may see either; one that begins after
     /// the write was acknowledged sees the write. May be dropped at any time.
     pub async fn read(&self, range: Range<u64>, priority: Priority) -> Result<Segments, DiskError> {
-        self.check(&range)?;
+        let top = self.top();
+        self.check(&top, &range)?;
         if range.end - range.start > READ_MAX {
             return Err(DiskError::Refused(format!("a read of more than {READ_MAX} bytes")));
         }
-        self.overlay.until_shown(&range).await;
+        top.overlay.until_shown(&range).await;
         // After the wait: what it waited for may have been lost instead.
-        self.check(&range)?;
+        self.check(&top, &range)?;
         if priority == Priority::Guest {
             self.ahead.waits(&self.base, &range);
             self.recorder.touch(|| self.base.block_size().touched(range.clone()));
         }
-        let parts = stream::iter(self.parts(range)).map(|part| self.read_part(part, priority));
+        let parts = stream::iter(top.parts(range)).map(|part| top.read_part(part, priority));
         let join = |mut out: Segments, part: Segments| async {
             out.extend(part);
             Ok(out)
         };
         parts.buffered(PARTS_AT_ONCE).try_fold(Segments::new(), join).await
     }
+}
 
+impl Top {
     /// Cuts a range by who answers for it, now.
     fn parts(&self, range: Range<u64>) -> Vec<Part> {
         let mut parts = Vec::new();
@@ -90,7 +92,7 @@ impl Disk {
         while at < range.end {
             let (owner, end) = self.overlay.run_at(at, range.end);
             match owner {
-                Owner::Base => parts.extend(self.base.parts(at..end).map(Part::Base)),
+                Owner::Base => parts.extend(self.under.parts(at..end).map(Part::Base)),
                 Owner::Data => parts.push(Part::Data(at..end)),
                 Owner::Zero => parts.push(Part::Zeros(end - at)),
             }
@@ -101,8 +103,10 @@ impl Disk {
 
     async fn read_part(&self, part: Part, priority: Priority) -> Result<Segments, DiskError> {
         match part {
-            Part::Base(range) => self.base.read_part(range, priority).await,
-            Part::Data(range) => self.read_data(range).await,
+            Part::Base(range) => self.under.read_part(range, priority).await,
+            Part::Data(range) => {
+                Ok(Segments::from_elem(self.overlay.clone().read(range).await?, 1))
+            }
             Part::Zeros(len) => {
                 let mut out = Segments::new();
                 push_zeros(&mut out, len);
@@ -110,23 +114,25 @@ impl Disk {
             }
         }
     }
+}
 
-    async fn read_data(&self, range: Range<u64>) -> Result<Segments, DiskError> {
+impl Overlay {
+    /// Bytes of the data file.
+    pub(crate) async fn read(self: Arc<Self>, range: Range<u64>) -> Result<Bytes, DiskError> {
         let mut bytes = vec![0; (range.end - range.start) as usize];
-        if !self.overlay.read_cached(&mut bytes, range.start) {
-            let overlay = self.overlay.clone();
-            bytes = blocking(move || {
-                overlay.read_data(&mut bytes, range.start)?;
-                Ok(bytes)
-            })
-            .await?;
+        if self.read_cached(&mut bytes, range.start) {
+            return Ok(bytes.into());
         }
-        Ok(Segments::from_elem(bytes.into(), 1))
+        blocking(move || {
+            self.read_data(&mut bytes, range.start)?;
+            Ok(bytes.into())
+        })
+        .await
     }
 }
 
 /// Runs `call`, which blocks, where it may.
-pub(super) async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     call: impl FnOnce() -> Result<T, DiskError> + Send + 'static,
 ) -> Result<T, DiskError> {
     match tokio::task::spawn_blocking(call).await {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use rekindle_cache::Priority;
 use tokio::sync::oneshot;
 
-use super::Disk;
+use super::{Disk, Top};
 use crate::DiskError;
 use crate::grain::{GRAIN, Owner};
 use crate::journal::{Request, Waiter};
@@ -27,7 +27,7 @@ impl Disk {
     /// Dropped before it returns, the write may still happen.
     pub async fn write(&self, offset: u64, data: Bytes) -> Result<(), DiskError> {
         let range = offset..offset.saturating_add(data.len() as u64);
-        self.check(&range)?;
+        self.check(&self.top(), &range)?;
         let mut rest = data;
         let mut at = offset;
         while !rest.is_empty() {
@@ -55,17 +55,19 @@ impl Disk {
     }
 
     async fn write_once(&self, offset: u64, data: Bytes) -> Result<(), DiskError> {
-        let entered = self.overlay.gate.enter().await?;
-        let size = self.size();
+        let entered = self.gate.enter().await?;
+        // It stays on top until the write has been applied: who changes it holds writes.
+        let top = self.top();
+        let size = top.overlay.size();
         let range = offset..offset + data.len() as u64;
         let (first, last) = (range.start / GRAIN, (range.end - 1) / GRAIN);
         // Fetched before there is a permit: a slow repository must not hold up other disks.
-        let head = self.fill(first, &range, size).await?;
-        let tail = if last == first { None } else { self.fill(last, &range, size).await? };
+        let head = self.fill(&top, first, &range, size).await?;
+        let tail = if last == first { None } else { self.fill(&top, last, &range, size).await? };
         let permit = self.journal.queue().room_for(data.len()).await?;
         let (reply, answer) = oneshot::channel();
         let waiter = Waiter::new(reply, entered, permit);
-        let overlay = self.overlay.clone();
+        let overlay = top.overlay.clone();
         self.journal.queue().push(Request { overlay, offset, data, size, head, tail, waiter });
         // Without an answer the committer has panicked, and nothing is known of the write.
         answer.await.unwrap_or_else(|_| Err(self.journal.stopped().unwrap_or(DiskError::Gone)))
@@ -77,19 +79,20 @@ impl Disk {
     /// order, lays the write over the fill only if the grain is still the base's then.
     async fn fill(
         &self,
+        top: &Top,
         grain: u64,
         range: &Range<u64>,
         size: u64,
     ) -> Result<Option<Bytes>, DiskError> {
         let whole = grain * GRAIN..((grain + 1) * GRAIN).min(size);
         let covered = range.start <= whole.start && range.end >= whole.end;
-        if covered || self.overlay.owner(grain) != Owner::Base {
+        if covered || top.overlay.owner(grain) != Owner::Base {
             return Ok(None);
         }
         self.recorder.touch(|| self.base.block_size().touched(whole.clone()));
         let mut segments = Segments::new();
-        if !self.base.try_read(whole.clone(), &mut segments) {
-            segments = self.base.read_part(whole, Priority::Guest).await?;
+        if !top.under.try_read(whole.clone(), &mut segments) {
+            segments = top.under.read_part(whole, Priority::Guest).await?;
         }
         Ok(Some(concat(&segments)))
     }

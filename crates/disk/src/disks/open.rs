@@ -5,6 +5,7 @@ use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
 
+use super::layers::Layers;
 use super::{Disks, DisksConfig, Slot, Slots};
 use crate::DiskError;
 use crate::file::{DiskFile, Purpose, Storage};
@@ -13,8 +14,9 @@ use crate::journal::Journal;
 use crate::journal::checkpoint::{Checkpointer, settle};
 use crate::journal::replay::{Replay, Replayed, Write};
 use crate::journal::ring::{Ring, Segment, create_segments, open_segments};
+use crate::layer::Layer;
 use crate::overlay::Overlay;
-use crate::records::{JournalRecord, Life, OverlayRecord, Position, Records};
+use crate::records::{JournalRecord, LayerRecord, Life, OverlayRecord, Position, Records};
 
 /// The data file's name in an overlay's folder.
 pub(super) const DATA: &str = "data";
@@ -36,11 +38,12 @@ impl Disks {
             Some(recorded) => recorded,
             None => create_journal(&storage, dir, &records, config)?,
         };
-        let slots = load(&storage, dir, &records)?;
+        let layers = load_layers(&storage, dir, &records)?;
+        let slots = load(&storage, dir, &records, &layers)?;
         let files = open_segments(&storage, dir, recorded.segments, recorded.segment_bytes)?;
         let replayed = replay(&files, &recorded, &slots)?;
         let (recorded, segments) = begin_life(&records, &recorded, replayed, &slots)?;
-        sweep(&storage, dir, &slots)?;
+        sweep(&storage, dir, &slots, &layers)?;
         let start = start_of_life(&recorded, &segments)?;
         let ring = Ring::new(files, recorded.segment_bytes, segments);
         let journal = Arc::new(Journal::new(ring, start.0, start.1));
@@ -59,6 +62,7 @@ impl Disks {
             journal,
             checkpointer,
             slots,
+            layers: Mutex::new(layers),
             changing: Mutex::new(()),
             committers: Mutex::new(committers),
             background: Mutex::new(Some(background)),
@@ -82,20 +86,61 @@ fn create_journal(
 }
 
 /// Opens every overlay that is recorded. One that is damaged does not keep the others away.
-fn load(storage: &Storage, dir: &Path, records: &Records) -> Result<Slots, DiskError> {
+fn load(
+    storage: &Storage,
+    dir: &Path,
+    records: &Records,
+    layers: &Layers,
+) -> Result<Slots, DiskError> {
     let mut slots = BTreeMap::new();
     for (id, record) in records.overlays()? {
-        let slot = match load_overlay(storage, dir, records, &id, &record) {
-            Ok(overlay) => Slot::Sound { overlay: Arc::new(overlay), disk: None },
+        let (below, folder) = (record.below, record.folder_of(&id).to_owned());
+        let under = layers.get(below);
+        let slot = match under.and_then(|_| load_overlay(storage, dir, records, &id, &record)) {
+            Ok(overlay) => Slot::Sound { overlay: Arc::new(overlay), disk: None, below, folder },
             Err(error @ DiskError::Corrupt(_)) => {
                 tracing::error!(disk = %id, %error, "overlay is damaged and cannot be attached");
-                Slot::Damaged { number: record.number, error }
+                Slot::Damaged { number: record.number, error, below, folder }
             }
             Err(error) => return Err(error),
         };
         slots.insert(id, slot);
     }
     Ok(slots)
+}
+
+/// Opens every frozen layer that is recorded, the lowest first. One that is damaged damages what lies over it.
+fn load_layers(storage: &Storage, dir: &Path, records: &Records) -> Result<Layers, DiskError> {
+    let mut layers = Layers::default();
+    let mut all = records.layers()?;
+    all.sort_unstable_by_key(|(number, _)| *number);
+    for (number, record) in all {
+        let layer = match load_layer(storage, dir, records, number, &record, &layers) {
+            Ok(layer) => Ok(Arc::new(layer)),
+            Err(error @ DiskError::Corrupt(_)) => Err(error),
+            Err(error) => return Err(error),
+        };
+        layers.insert(number, record, layer);
+    }
+    Ok(layers)
+}
+
+fn load_layer(
+    storage: &Storage,
+    dir: &Path,
+    records: &Records,
+    number: u64,
+    record: &LayerRecord,
+    lower: &Layers,
+) -> Result<Layer, DiskError> {
+    // Those that are loaded have lower numbers.
+    let below = lower.get(record.below)?;
+    // Nobody asks for its name.
+    let id = DiskId::new(format!("layer-{number}"))?;
+    let (size, folder) = (record.size, Some(record.folder.clone()));
+    let as_overlay = OverlayRecord { number, size, below: record.below, folder };
+    let overlay = load_overlay(storage, dir, records, &id, &as_overlay)?;
+    Ok(Layer::new(Arc::new(overlay), below))
 }
 
 fn load_overlay(
@@ -106,7 +151,8 @@ fn load_overlay(
     record: &OverlayRecord,
 ) -> Result<Overlay, DiskError> {
     let io = |e| DiskError::io("open overlay", e);
-    let file = match storage.open(&dir.join(id.as_str()).join(DATA), Purpose::Data, false) {
+    let file = match storage.open(&dir.join(record.folder_of(id)).join(DATA), Purpose::Data, false)
+    {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return Err(DiskError::Corrupt(format!(
                 "overlay of disk {id}: its data file is missing"
@@ -192,10 +238,11 @@ fn start_of_life(
 }
 
 /// Removes folders that no record names: what an interrupted create or discard left.
-fn sweep(storage: &Storage, dir: &Path, slots: &Slots) -> Result<(), DiskError> {
+fn sweep(storage: &Storage, dir: &Path, slots: &Slots, layers: &Layers) -> Result<(), DiskError> {
     let io = |e| DiskError::io("sweep overlay folder", e);
     for name in storage.folders(dir).map_err(io)? {
-        if !slots.keys().any(|id| id.as_str() == name) {
+        let named = slots.values().any(|slot| slot.folder() == name) || layers.has_folder(&name);
+        if !named {
             storage.remove_dir(&dir.join(name)).map_err(io)?;
         }
     }

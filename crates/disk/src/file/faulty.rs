@@ -10,7 +10,7 @@ use std::sync::Arc;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::{Purpose, Space};
-use crate::records::{JournalRecord, OverlayRecord};
+use crate::records::{JournalRecord, LayerRecord, OverlayRecord};
 
 /// Bytes that the device writes as a whole.
 const SECTOR: usize = 512;
@@ -52,6 +52,7 @@ struct World {
 pub(crate) struct MemoryRecords {
     pub(crate) journal: Option<JournalRecord>,
     pub(crate) overlays: BTreeMap<String, OverlayRecord>,
+    pub(crate) layers: BTreeMap<u64, LayerRecord>,
     pub(crate) leaves: BTreeMap<(u64, u32), Vec<u8>>,
     pub(crate) next: u64,
 }
@@ -186,6 +187,13 @@ impl FaultyStorage {
             node.now[at] ^= 1;
             node.durable[at] ^= 1;
         }
+    }
+
+    /// The files in folders of `dir`.
+    pub fn files_below(&self, dir: &Path) -> Vec<PathBuf> {
+        let world = self.lock();
+        let below = |path: &&PathBuf| path.parent().and_then(Path::parent) == Some(dir);
+        world.files.keys().filter(below).cloned().collect()
     }
 
     pub(crate) fn records(&self) -> MemoryRecords {
