@@ -84,6 +84,15 @@ impl Base {
         }
     }
 
+    /// Bytes `range` of it, which must lie in it. Waits for the device or the repository.
+    pub async fn read(&self, range: Range<u64>, priority: Priority) -> Result<Segments, DiskError> {
+        let mut out = Segments::new();
+        for part in self.parts(range) {
+            out.extend(self.read_part(part, priority).await?);
+        }
+        Ok(out)
+    }
+
     /// Cuts `range` where a block ends: each part can be read by itself.
     pub(crate) fn parts(&self, range: Range<u64>) -> impl Iterator<Item = Range<u64>> + use<> {
         let block = self.block_size().bytes();

@@ -218,6 +218,11 @@ impl Disk {
         })
     }
 
+    /// The disk as it was when it was frozen as `layer`, to be read; it may be discarded meanwhile.
+    pub fn frozen(&self, layer: &Arc<Layer>) -> Base {
+        Base::Layered { layer: layer.clone(), bottom: Box::new(self.base.clone()) }
+    }
+
     /// Remembers from now on what is written.
     pub fn track_changes(&self) -> ChangeTracker {
         let top = self.top.clone();

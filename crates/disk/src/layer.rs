@@ -1,3 +1,4 @@
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::DiskError;
@@ -39,6 +40,22 @@ impl Layer {
     /// Bytes that the disk had.
     pub fn size(&self) -> u64 {
         self.overlay.size()
+    }
+
+    /// What the guest had written, in order.
+    pub fn written(self: &Arc<Self>) -> impl Iterator<Item = Range<u64>> + '_ {
+        let mut at = 0;
+        std::iter::from_fn(move || {
+            while at < self.size() {
+                let start = at;
+                let (owner, end) = self.writer(start, self.size(), None);
+                at = end;
+                if owner != Owner::Base {
+                    return Some(start..end);
+                }
+            }
+            None
+        })
     }
 
     /// It and what it lies over, the newest first.

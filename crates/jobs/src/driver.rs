@@ -41,7 +41,7 @@ pub(crate) enum Command {
     Undo(Answer),
     /// Tries again at once what does not work.
     Retry(Answer),
-    /// Holds the guest's writes and hands out the VM as it is then.
+    /// Freezes what the guest wrote and hands out the VM as it is then.
     Still(oneshot::Sender<Result<Still, JobError>>),
 }
 

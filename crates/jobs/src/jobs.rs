@@ -263,7 +263,7 @@ impl Jobs {
         send(id, &inbox, Command::Retry).await
     }
 
-    /// The VM of a job as it is now, its guest's writes held.
+    /// The VM of a job as it is now. Its guest writes on.
     pub(crate) async fn still(&self, id: &JobId) -> Result<Still, JobError> {
         let (_, inbox) = self.entry(id)?;
         send(id, &inbox, Command::Still).await

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rekindle_disk::{Disk, Priority, READ_MAX, WriteHold};
+use rekindle_disk::{Base, Layer, Priority, READ_MAX};
 use rekindle_image::{ImageError, RemoteFile, Revision};
 use rekindle_repo::{PointManifest, Successor, SuccessorDisk};
 use tokio::runtime::Handle;
@@ -14,25 +14,23 @@ use crate::env::Env;
 use crate::journal::Record;
 use crate::live::Live;
 use crate::steps::files;
-use crate::{JobError, JobState, Mode, Step};
+use crate::{JobError, JobState, Mode, Step, failure};
 
 /// Ranges of a disk that are told apart: 16 MiB of them. More are joined with what lies between.
 const RANGES_MAX: usize = 1 << 20;
 
-/// All that makes a VM in recovery, with its guest's writes held until this is dropped.
+/// All that makes a VM in recovery. Its guest writes on; what it has written by then is frozen.
 pub(crate) struct Still {
     point: PointManifest,
     /// Its configuration as the client left it; none while none is served.
     vmx: Option<Vec<u8>>,
     nvram: Option<Bytes>,
-    /// By their places.
-    disks: Vec<(String, Arc<Disk>)>,
-    /// They wait until it is dropped.
-    _holds: Vec<WriteHold>,
+    /// By their places: what was frozen, and what it is over the point.
+    disks: Vec<(String, Arc<Layer>, Base)>,
 }
 
 impl Still {
-    /// Holds the guest's writes to all disks, and looks at what is beside them.
+    /// Freezes what the guest wrote to all disks, and looks at what is beside them.
     ///
     /// `Conflict` if what the guest wrote is not all of it here: of disks alone, or beside snapshots that a client made.
     pub(crate) async fn of(env: &Env, record: &Record, live: &mut Live) -> Result<Self, JobError> {
@@ -43,37 +41,31 @@ impl Still {
             return Err(JobError::conflict("not_a_whole_vm", message));
         }
         let disks = live.disks(env, record).await?;
-        let mut holds = Vec::with_capacity(disks.len());
-        for disk in &disks {
-            holds.push(disk.hold_writes().await);
-        }
-        // After the writes are held: a snapshot that is made now has nothing in it.
+        let layers = env.disks.freeze(&disks).await;
+        let layers = layers.map_err(|e| failure::disk("freeze what the guest wrote", e))?;
+        // Afterwards: what a client writes beside a snapshot that it makes from now on is not missed.
         let served = record.plan.has_done(Step::Files);
         let (vmx, nvram) = match served {
             true => files_of(env, record).await?,
             false => (None, point.manifest.nvram.clone()),
         };
         let keys = record.disks.iter().map(|disk| disk.key.clone());
-        Ok(Self {
-            point: point.manifest.clone(),
-            vmx,
-            nvram,
-            disks: keys.zip(disks).collect(),
-            _holds: holds,
-        })
+        let frozen = disks.iter().zip(layers).map(|(disk, layer)| (disk.frozen(&layer), layer));
+        let disks = keys.zip(frozen).map(|(key, (base, layer))| (key, layer, base));
+        Ok(Self { point: point.manifest.clone(), vmx, nvram, disks: disks.collect() })
     }
 
     /// What an ingest takes. Its reads block, on `runtime`.
     pub(crate) fn successor(&self, runtime: &Handle) -> Successor {
-        let disks = self.disks.iter().map(|(key, disk)| {
+        let disks = self.disks.iter().map(|(key, layer, base)| {
             let file = DiskFile {
                 name: key.clone(),
-                size: disk.size(),
-                revision: Revision::tagged(disk.size(), "an overlay whose writes are held"),
-                disk: disk.clone(),
+                size: layer.size(),
+                revision: Revision::tagged(layer.size(), "a frozen overlay"),
+                base: base.clone(),
                 runtime: runtime.clone(),
             };
-            let written = written(disk);
+            let written = written(layer, base.block_size().bytes());
             (key.clone(), SuccessorDisk { file: Arc::new(file), written })
         });
         Successor {
@@ -122,10 +114,9 @@ async fn files_of(env: &Env, record: &Record) -> Result<Files, JobError> {
 }
 
 /// What the guest wrote, in order, as coarse as it must be to be told in [`RANGES_MAX`] ranges.
-fn written(disk: &Disk) -> Vec<Range<u64>> {
-    let mut unit = disk.block_size().bytes();
+fn written(layer: &Arc<Layer>, mut unit: u64) -> Vec<Range<u64>> {
     loop {
-        if let Some(ranges) = joined(disk.written(0).map(|written| written.range), unit) {
+        if let Some(ranges) = joined(layer.written(), unit) {
             return ranges;
         }
         unit *= 2;
@@ -153,7 +144,7 @@ struct DiskFile {
     name: String,
     size: u64,
     revision: Revision,
-    disk: Arc<Disk>,
+    base: Base,
     runtime: Handle,
 }
 
@@ -176,7 +167,7 @@ impl RemoteFile for DiskFile {
         let mut at = offset;
         for piece in buf.chunks_mut(READ_MAX as usize) {
             let range = at..at + piece.len() as u64;
-            let read = self.runtime.block_on(self.disk.read(range, Priority::Mover));
+            let read = self.runtime.block_on(self.base.read(range, Priority::Mover));
             let segments = read.map_err(|error| ImageError::Unavailable {
                 file: self.name.clone(),
                 source: std::io::Error::other(error),

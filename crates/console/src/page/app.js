@@ -210,10 +210,9 @@ function finish(job, how) {
 }
 
 function keep(job) {
-  const held = job.state === "serving" ? " Its guest's writes wait meanwhile: shut it down before." : "";
   confirm({
     title: `Make a recovery point of ${job.name}?`, yes: "Make it", danger: false,
-    text: `What the guest wrote and the point below it become a new recovery point in ${job.repository}; the recovery stays as it is.${held}`,
+    text: `What the guest wrote and the point below it become a new recovery point in ${job.repository}; the recovery stays as it is, and its guest writes on.`,
     fields: [{ name: "tag", label: "Tag (may be empty)" }, ...whyFields()],
     act: ({ tag, ...why }) => api.keep(job.id, tag ? [tag] : [], why).then(refresh),
   });

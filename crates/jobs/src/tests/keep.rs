@@ -3,9 +3,8 @@
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use futures::FutureExt;
 
-use super::world::{Running, World, expected, to_export};
+use super::world::{Running, World, expected, to_directory, to_export};
 use crate::{Finish, JobId, JobState, KeepReport, KeepRequest, Mode, RecoveryRequest};
 
 fn tagged(tag: &str) -> KeepRequest {
@@ -117,22 +116,55 @@ fn what_is_kept_of_an_ended_job_becomes_a_point_also_after_a_restart() {
 }
 
 #[test]
-fn the_guests_writes_wait_until_the_point_is_of_one_moment() {
+fn a_guest_writes_on_while_its_point_is_made_of_one_moment() {
     let world = World::new();
     world.live(async |world| {
         let running = world.start().await;
         let id = running.jobs.start(to_export(), None).await.unwrap();
         running.serving(&id).await;
-        let disks = [running.disk(&id, 0), running.disk(&id, 1)];
+        let mut models = [expected(0), expected(1)];
+        for (n, model) in models.iter_mut().enumerate() {
+            running.write(&id, n, 1000, 5000, model).await;
+        }
         let still = running.jobs.still(&id).await.unwrap();
-        let write = |n: usize| disks[n].write(0, Bytes::from_static(&[1; 4096]));
-        let (mut first, mut second) = (Box::pin(write(0)), Box::pin(write(1)));
-        assert!(
-            first.as_mut().now_or_never().is_none() && second.as_mut().now_or_never().is_none()
-        );
-        drop(still);
-        first.await.unwrap();
-        second.await.unwrap();
+        let frozen = models.clone();
+        for (n, model) in models.iter_mut().enumerate() {
+            running.write(&id, n, 3000, 9000, model).await;
+            running.disk(&id, n).set_size(model.len() as u64 + 512).await.unwrap();
+        }
+        let successor = still.successor(&tokio::runtime::Handle::current());
+        for (disk, wanted) in successor.disks.into_values().zip(frozen) {
+            assert_eq!(disk.written, std::slice::from_ref(&(0..1 << 18)));
+            let read = move || {
+                let mut found = vec![0; disk.file.size() as usize];
+                disk.file.read_exact_at(0, &mut found).map(|()| found)
+            };
+            assert!(tokio::task::spawn_blocking(read).await.unwrap().unwrap() == wanted);
+        }
+        running.stop().await;
+    });
+}
+
+#[test]
+fn points_are_made_of_one_job_until_no_layer_more_can_lie_under_its_disks() {
+    let world = World::new();
+    world.live(async |world| {
+        let running = world.start().await;
+        let id = running.jobs.start(to_export(), None).await.unwrap();
+        running.serving(&id).await;
+        let mut models = [expected(0), expected(1)];
+        for n in 0..rekindle_disk::LAYERS_MAX {
+            running.write(&id, 0, n as u64 * 5000, 5000, &mut models[0]).await;
+            let report = kept(&running, &id, KeepRequest::default()).await;
+            assert!(contents(&running, &report.point).await == models);
+        }
+        running.write(&id, 0, 1 << 20, 5000, &mut models[0]).await;
+        let refused = running.jobs.keep_as_point(&id, KeepRequest::default()).await.unwrap_err();
+        assert_eq!(refused.code(), "disk_refused");
+        running.jobs.finish(&id, to_directory(world, "out")).await.unwrap();
+        running.end(&id).await;
+        assert!(std::fs::read(world.path("out/sample_1-flat.vmdk")).unwrap() == models[0]);
+        world.assert_clean(&running);
         running.stop().await;
     });
 }

@@ -34,8 +34,8 @@ pub struct KeepReport {
 
 impl Jobs {
     /// Begins to make a recovery point of a job that serves or is kept: of what its guest wrote, and of the point below it for
-    /// the rest, in the same repository. The guest's writes are held until it ends, so that the point is of one moment. The job
-    /// stays as it is. Nothing is visible of a point before all of it is there.
+    /// the rest, in the same repository. What the guest wrote is frozen at one moment, and it writes on. The job stays as it is.
+    /// Nothing is visible of a point before all of it is there.
     ///
     /// `Conflict` for a job that has no VM as a whole, and while something else is under way in the repository.
     pub async fn keep_as_point(
@@ -46,7 +46,7 @@ impl Jobs {
         let repository = self.view(id)?.repository;
         let opened = self.env.repository(&repository)?;
         let progress = Arc::new(IngestProgress::default());
-        // Before the writes are held: they are not while this is refused.
+        // Before anything is frozen: nothing is while this is refused.
         let shown = Progress::Keep(progress.clone());
         let place = self.upkeep.begin(&repository, UpkeepKind::Keep, shown)?;
         let still = self.still(id).await?;
