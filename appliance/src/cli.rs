@@ -13,10 +13,12 @@ pub(crate) use upkeep::{CheckArgs, Found, PruneArgs, UpkeepArgs};
 
 mod batch;
 mod format;
+mod in_place;
 mod keep;
 
 pub(crate) use batch::{BatchCommand, StartArgs};
 pub(crate) use format::Format;
+pub(crate) use in_place::InPlaceArgs;
 pub(crate) use keep::KeepArgs;
 
 /// Makes a backed-up virtual machine run again in seconds, without restoring it first.
@@ -488,6 +490,8 @@ pub(crate) struct RecoverArgs {
     pub(crate) no_power_on: bool,
     #[command(flatten)]
     pub(crate) hardware: HardwareArgs,
+    #[command(flatten)]
+    pub(crate) in_place: InPlaceArgs,
     /// Asked again with the same key, the same job is found and no second one is started.
     #[arg(long, value_name = "KEY")]
     pub(crate) idempotency_key: Option<String>,
@@ -584,8 +588,10 @@ pub(crate) enum ReportFormat {
 pub(crate) enum Action {
     /// Move the VM, with what its guest wrote, to where it stays.
     Migrate,
-    /// Throw away what the guest wrote.
+    /// Throw away what the guest wrote; of a recovery in place, have the original back.
     Discard,
+    /// Keep a recovery in place that has migrated.
+    Commit,
     /// Make a recovery point of what the guest wrote, and throw it away then.
     Keep,
 }
@@ -605,6 +611,9 @@ pub(crate) struct FinishArgs {
     /// Migrate to this datastore.
     #[arg(long, value_name = "NAME")]
     pub(crate) to_datastore: Option<String>,
+    /// With commit: delete the original, with its disks. Without, it stays, off and renamed.
+    #[arg(long)]
+    pub(crate) remove_original: bool,
     /// Follow the job until it ends; its outcome is the exit status.
     #[arg(long)]
     pub(crate) watch: bool,

@@ -264,11 +264,20 @@ fn finish_body(args: &FinishArgs) -> Result<Value, Failure> {
         args.to_datastore.as_deref(),
     )?;
     match (args.action, to) {
+        (Action::Migrate | Action::Discard | Action::Keep, _) if args.remove_original => {
+            Err(Failure::refused("--remove-original belongs to commit"))
+        }
         (Action::Migrate, None) => Ok(json!({ "action": "migrate" })),
         (Action::Migrate, Some(to)) => Ok(json!({ "action": "migrate", "to": to })),
         (Action::Discard | Action::Keep, None) => Ok(json!({ "action": "discard" })),
         (Action::Discard | Action::Keep, Some(_)) => {
             Err(Failure::refused("discard and keep take no --to-directory or --to-datastore"))
+        }
+        (Action::Commit, None) => {
+            Ok(json!({ "action": "commit", "remove_original": args.remove_original }))
+        }
+        (Action::Commit, Some(_)) => {
+            Err(Failure::refused("commit takes no --to-directory or --to-datastore"))
         }
     }
 }

@@ -289,7 +289,86 @@ def many(world):
     expect("all are moved, each with its own bytes, and nothing is left", True)
 
 
-KINDS = [refused, migration_fails, removal_waits, overloaded, sessions_end, away_before, killed_in_each, many, away]
+def in_place(world):
+    """A recovery takes the place of the VM that was migrated before, which comes back, or stays renamed, or goes."""
+    first = world.start()
+    name = world.daemon.until_state(first, "serving")["name"]
+    world.finish(first, name)
+    world.nothing_is_left(name)
+    original = world.simulator.vm(name)
+    body = {"point": "web", "target": {"kind": "vsphere", "name": "vcenter"}, "migrate": {"datastore": world.store["name"]},
+            "in_place": {"original": {"moref": original["ref"]}, "shut_down_seconds": 30}}
+    for method in [None, "ReconfigVM_Task", "RegisterVM_Task", "PowerOnVM_Task"]:
+        if method:
+            world.fault(method, at="task", fault="GenericVmConfigFault", message="refused by the test", count=1)
+            job = world.daemon.api("POST", "recoveries", body)["id"]
+            world.until_end(job, "failed")
+            world.no_faults()
+        else:
+            job = world.daemon.api("POST", "recoveries", {**body, "migration": "manual"})["id"]
+            world.daemon.until_state(job, "serving")
+            aside = next(vm for vm in world.simulator.state()["vms"] if vm["ref"] == original["ref"])
+            right = (aside["name"], aside["power"]) == (f"{name} (before {job})", "poweredOff")
+            expect("the recovered VM runs under the original's name, and that is off and renamed", right and world.simulator.vm(name)["power"] == "poweredOn")
+            world.write(name, 4096, b"lost when it is undone " * 99)
+            world.daemon.command("undo", job)
+            world.until_end(job, "completed")
+        original_is_back(world, original, f"{method} fails" if method else "undone")
+    for method in ["ShutdownGuest", "ReconfigVM_Task", "RegisterVM_Task", "PowerOnVM_Task"]:
+        in_place_killed(world, method, body, original)
+    for remove in [False, True]:
+        # The second one's original is what the first one has committed.
+        original = world.simulator.vm(name)
+        body["in_place"]["original"] = {"moref": original["ref"]}
+        job = world.daemon.api("POST", "recoveries", body)["id"]
+        until("it asks", lambda: asks(world, job), 120)
+        world.write(name, 4096, b"kept " * 999)
+        world.daemon.command("finish", job, "commit", *(["--remove-original"] if remove else []))
+        world.until_end(job, "completed")
+        world.moved(name, (4096, b"kept " * 999))
+        left = [(vm["name"], vm["power"]) for vm in world.simulator.state()["vms"] if vm["ref"] == original["ref"]]
+        if remove:
+            expect("a commit that says so removes the original", left == [])
+            world.nothing_is_left()
+        else:
+            expect("a commit leaves the original, off and renamed", left == [(f"{name} (before {job})", "poweredOff")])
+            world.nothing_is_left(left[0][0])
+
+
+def asks(world, job):
+    view = world.daemon.job(job)
+    if view["state"] in ("failed", "cancelled", "stuck"):
+        raise AssertionError(f"job {job} is {view['state']}: {view['error']}")
+    return any(step["name"] == "commit" and step["state"] == "running" for step in view["steps"])
+
+
+def original_is_back(world, original, why):
+    now = world.simulator.vm(original["name"])
+    same = now and {key: now[key] for key in ("ref", "power", "vmx", "disks")} == {key: original[key] for key in ("ref", "power", "vmx", "disks")}
+    expect(f"{why}: the original is back, and runs", same and not any("rekindle" in key for key in now.get("tags", {})))
+    names, stores = world.inventory()
+    if names.count(original["name"]) != 1 or any("before" in name for name in names) or stores != world.before[1]:
+        raise AssertionError(f"left over: {names}, {stores}")
+
+
+def in_place_killed(world, method, body, original):
+    """SIGKILL in a call that puts the recovered VM in place: it goes on after the restart, and is then given up."""
+    before = world.calls(method)
+    world.fault(method, delay_ms=HELD_MS, count=1)
+    job = world.daemon.api("POST", "recoveries", body)["id"]
+    until(f"{method} is called", lambda: world.calls(method) > before, 60)
+    world.daemon.kill()
+    world.daemon.start()
+    until("it asks", lambda: asks(world, job), 120)
+    world.no_faults()
+    moved = Path(world.store["dir"]) / world.simulator.vm(original["name"])["vmx"].split("] ")[1]
+    world.daemon.command("finish", job, "discard")
+    world.until_end(job, "completed")
+    expect(f"SIGKILL in {method}, then given up after its migration: its files are left", moved.exists())
+    original_is_back(world, original, f"SIGKILL in {method}")
+
+
+KINDS = [refused, migration_fails, removal_waits, overloaded, sessions_end, away_before, killed_in_each, in_place, many, away]
 
 
 def story(folder, simulator, wanted=()):

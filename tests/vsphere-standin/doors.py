@@ -123,6 +123,9 @@ class Admin(Handler):
     def POST_copy_rate(self, api, query):
         api.copy_rate = int(query["mbps"])
 
+    def POST_guests(self, api, query):
+        api.deaf_guests = query["answer"] == "no"
+
     def disk(self, api, query):
         vm = next(vm for vm in api.vms.links["childEntity"] + [None] if vm is None or vm.name == query["vm"])
         if vm is None or not vm.on:
@@ -140,7 +143,7 @@ class Admin(Handler):
             self.disk(api, query)[1].write(int(query["offset"]), data)
 
     def GET_state(self, api, query):
-        vms = [{"name": vm.name, "ref": vm.id, "power": "poweredOn" if vm.on else "poweredOff", "vmx": vm.vmx_path, "question": bool(vm.question),
+        vms = [{"name": vm.name, "ref": vm.id, "tags": vm.extra_config, "power": "poweredOn" if vm.on else "poweredOff", "vmx": vm.vmx_path, "question": bool(vm.question),
                 "disks": [f"[{vm.datastore.name}] {p}" for p in vm.disks]} for vm in api.vms.links["childEntity"]]
         stores = []
         for d in api.host.links["datastore"]:

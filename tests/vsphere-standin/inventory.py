@@ -165,6 +165,8 @@ class Vm(Managed):
                 self.capacity[path] = sum(size for _, size in extents_of(datastore.volume, path))
             except (OSError, NfsError, Fault):
                 pass  # found at power on, as on a real host
+        self.bios_uuid = re.sub("[^0-9a-f]", "", vmx.get("uuid.bios", "").lower()) or self.uuid
+        self.pool, self.extra_config = None, {}
         self.open_disks, self.extra = [], []
         self.busy, self.io = threading.Lock(), threading.Lock()
         self.question, self.asked, self.labels, self.answers = None, "", [], queue.Queue()
@@ -210,7 +212,11 @@ class Vm(Managed):
         found = super().properties() | {
             "runtime.powerState": ("VirtualMachinePowerState", "poweredOn" if self.on else "poweredOff"),
             "runtime.host": self.host, "datastore": refs([self.datastore]),
-            "config.files.vmPathName": text(self.vmx_path), "config.instanceUuid": text(self.uuid),
+            "config.files.vmPathName": text(self.vmx_path), "config.instanceUuid": text(self.uuid), "config.uuid": text(self.bios_uuid),
+            "resourcePool": self.pool,
+            "config.extraConfig": ("ArrayOfOptionValue", "".join(
+                f'<OptionValue><key>{escape(key)}</key><value xsi:type="xsd:string">{escape(value)}</value></OptionValue>'
+                for key, value in self.extra_config.items())),
             "config.hardware.device": ("ArrayOfVirtualDevice", self.hardware()), "snapshot": None,
             "guest.toolsRunningStatus": text("guestToolsRunning" if self.on else "guestToolsNotRunning"), "runtime.question": None,
         }

@@ -4,7 +4,7 @@ from xml.sax.saxutils import escape
 
 from faults import Fault, NfsError, file_fault
 from leases import Leases
-from inventory import Datastore, Disk, Host, Managed, Task, Vm, parse_vmx, ref_xml
+from inventory import Datastore, Disk, Host, Managed, Task, Vm, extents_of, parse_vmx, ref_xml
 from volumes import CHUNK, DirVolume, NfsVolume, read_all, write_all
 
 VSWP_MAX = 4 << 30
@@ -23,6 +23,7 @@ class Api(Leases):
         self.changed, self.version = threading.Condition(self.lock), 1
         self.sessions, self.rules, self.calls, self.pages = set(), [], {}, {}
         self.copy_rate, self.next_id = 0, 100
+        self.deaf_guests, self.guests_take = False, 0.3
         self.objects = {}
         self.root = self.add(Managed("Folder", "group-d1", "Datacenters"))
         dc = self.dc = self.add(Managed("Datacenter", "datacenter-2", "DC0", self.root))
@@ -300,6 +301,7 @@ class Api(Leases):
                 if any(vm.name == vm_name for vm in vms):
                     raise Fault("DuplicateName", f"The name '{vm_name}' already exists.")
                 vm = self.add(Vm(self.new_id("vm"), vm_name, self.vms, self.host, datastore, file, vmx))
+                vm.pool = self.pool
                 self.vms.links["childEntity"] = vms + [vm]
             return "ManagedObjectReference\" type=\"VirtualMachine", vm.id
 
@@ -396,8 +398,53 @@ class Api(Leases):
 
         return self.start("PowerOffVM_Task", this, work)
 
+    def ShutdownGuest(self, this, args):
+        """The guest takes a moment, and goes off by itself; without tools it cannot be asked."""
+        if not this.on:
+            raise Fault("InvalidPowerState", "The VM is powered off.")
+        if self.deaf_guests:
+            raise Fault("ToolsUnavailable", "VMware Tools do not run.")
+
+        def go_off():
+            time.sleep(self.guests_take)
+            with this.io:
+                if this.on:
+                    self.release(this)
+            self.touch()
+
+        threading.Thread(target=go_off, daemon=True).start()
+        return ""
+
+    def Destroy_Task(self, this, args):
+        """Unregisters, and deletes the VM's files and no others."""
+        def work(task):
+            if this.on:
+                raise Fault("InvalidPowerState", "The VM is powered on.")
+            volume = this.datastore.volume
+            stem = os.path.splitext(this.vmx_file)[0]
+            extents = [name for path in this.disks for name, _ in extents_of(volume, path)]
+            wanted = {this.vmx_file, stem + ".nvram", os.path.join(this.folder, "vmware.log"), *this.disks, *extents}
+            for path in [os.path.join(this.folder, name) for name in volume.list(this.folder)]:
+                if path in wanted:
+                    volume.remove(path)
+            if not volume.list(this.folder):
+                volume.rmdir(this.folder)
+            self.UnregisterVM(this, args)
+
+        return self.start("Destroy_Task", this, work)
+
     def ReconfigVM_Task(self, this, args):
         def work(task):
+            name = args.findtext("spec/name")
+            with self.lock:
+                if name and any(vm.name == name for vm in self.vms.links["childEntity"] if vm is not this):
+                    raise Fault("DuplicateName", f"The name '{name}' already exists.")
+                this.name = name or this.name
+            for option in args.findall("spec/extraConfig"):
+                key, value = option.findtext("key"), option.findtext("value") or ""
+                this.extra_config.pop(key, None)
+                if value:
+                    this.extra_config[key] = value
             for change in args.findall("spec/deviceChange"):
                 nic = next((n for n in this.nics if str(n.key) == change.findtext("device/key")), None)
                 if nic is None:

@@ -11,6 +11,7 @@ use crate::{
 };
 
 mod hardware;
+mod in_place;
 
 /// The body of `POST /api/v1/recoveries` that the arguments mean.
 pub(super) fn request(args: &RecoverArgs) -> Result<Value, Failure> {
@@ -46,6 +47,9 @@ pub(super) fn request(args: &RecoverArgs) -> Result<Value, Failure> {
     set("power_on", args.no_power_on.then_some(Value::from(false)));
     for (key, value) in hardware::keys(&args.hardware)? {
         set(key, Some(value));
+    }
+    if let Some(in_place) = in_place::key(&args.in_place)? {
+        set("in_place", Some(in_place));
     }
     Ok(body)
 }

@@ -189,7 +189,7 @@ pub(crate) const CALLS: &[Call] = &[
         "/api/v1/jobs/{id}/finish",
         RESTORE,
         true,
-        "end a job: {action: migrate | discard, to?, reason?}",
+        "end a job: {action: migrate | discard | commit, to?, remove_original?, reason?}",
     ),
     call(
         "POST",

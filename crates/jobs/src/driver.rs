@@ -170,9 +170,7 @@ impl Driver {
                 let _ = answer.send(Err(show::not_now(self.state())));
                 return Flow::On;
             }
-            Command::Finish(Finish::Discard | Finish::Migrate { .. }, answer)
-            | Command::Extend(_, answer)
-            | Command::Undo(answer) => {
+            Command::Finish(_, answer) | Command::Extend(_, answer) | Command::Undo(answer) => {
                 // Nobody listens any more if the caller has gone.
                 let _ = answer.send(Err(show::not_now(self.state())));
                 return Flow::On;
@@ -187,6 +185,7 @@ impl Driver {
         if self.record.plan.is_unwinding() {
             return Flow::On;
         }
+        *self.status.waits_for.lock() = None;
         self.record.outcome = Some(outcome);
         self.record.note(Timestamp::now(), why);
         self.record.plan.unwind();

@@ -211,7 +211,14 @@ impl Jobs {
     /// changed then. To discard a job that is discarded already is fine.
     pub async fn finish(&self, id: &JobId, finish: Finish) -> Result<(), JobError> {
         let (view, inbox) = self.entry(id)?;
-        let state = view.borrow().state;
+        let (state, in_place) = {
+            let view = view.borrow();
+            (view.state, view.request.in_place.is_some())
+        };
+        if matches!(finish, Finish::Commit { .. }) && !in_place {
+            let message = "only a recovery in place is committed";
+            return Err(JobError::conflict("not_in_place", message));
+        }
         if matches!(finish, Finish::Discard) && state == JobState::CleaningUp {
             return Ok(());
         }

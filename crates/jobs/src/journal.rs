@@ -6,6 +6,7 @@ use rekindle_nfs::ClientNet;
 use rekindle_state::{Database, Keyspace, StateError};
 use serde::{Deserialize, Serialize};
 
+use crate::target::OriginalVm;
 use crate::{
     Destination, ErrorView, Event, ImageFormat, JobError, JobId, JobState, Mode, Next, Outcome,
     Plan, Planned, RecoveryRequest, Step,
@@ -54,6 +55,12 @@ pub(crate) struct Record {
     pub(crate) pause_ms: Option<u64>,
     /// The VM's id at the host, once registered.
     pub(crate) host_vm: Option<String>,
+    /// The VM that steps aside for it, as it stood when it was found.
+    #[serde(default)]
+    pub(crate) original: Option<OriginalVm>,
+    /// A recovery in place is committed; whether the original is to be removed.
+    #[serde(default)]
+    pub(crate) commit: Option<bool>,
     pub(crate) timeline: Vec<Event>,
     pub(crate) error: Option<ErrorView>,
 }
@@ -160,6 +167,8 @@ impl Record {
             migrated_to: None,
             pause_ms: None,
             host_vm: None,
+            original: None,
+            commit: None,
             timeline: vec![Event { at, what: "accepted".into() }],
             error: None,
         }

@@ -8,6 +8,7 @@
 //!     └── messages ────────┼─────────────►    │
 //!     ◄── watch: JobView ──┼──────────────    ├─ steps   admit open overlay export files
 //!                          └── begun, done ── │          mount register power_on
+//!                                             ├─ in place  identify halt set_aside … commit
 //!                                             ├─ boot    replay, record
 //!                                             └─ mover   warm relocate depart
 //!                                                        copy verify freeze settle publish
@@ -35,6 +36,14 @@
 //!    of it is there.
 //! 10. No prune of this appliance deletes a recovery point that a job uses or a batch names which has not ended, and no
 //!     job is begun from a point that a prune has condemned.
+//!
+//! # In place
+//!
+//! The original steps aside: it is powered off, renamed and tagged, and the recovered VM runs under its name. Until that is
+//! committed, which is asked for once it has migrated, every way back ends with the original under its own name, running if
+//! it ran: a failure, a cancel, a discard, a restart in between. Its files are deleted by a commit that says so, never else.
+//! Invariant 4 is for VMs that are committed: before, one that has migrated is powered off and unregistered as well, and
+//! its files are left. See `steps/in_place.rs`.
 //!
 //! # Migration to a directory
 //!
@@ -115,8 +124,9 @@ pub use passkeys::Offer;
 pub use plan::{Next, Plan, Step};
 pub use report::{Measured, Report, ReportStep};
 pub use request::{
-    AdapterNetwork, AdapterRule, Destination, Finish, ImageFormat, MacPolicy, MigrationStart, Mode,
-    Networks, RecoveryRequest, SwapPolicy, TargetRef, UuidPolicy,
+    AdapterNetwork, AdapterRule, Destination, Finish, ImageFormat, InPlace, MacPolicy,
+    MigrationStart, Mode, Networks, OriginalRef, RecoveryRequest, SwapPolicy, TargetRef,
+    UuidPolicy,
 };
 pub use space::SpaceView;
 pub use target::{Target, VsphereTarget};

@@ -18,6 +18,12 @@ pub enum Step {
     Mount,
     /// Make a directory on another datastore for what the guest writes.
     Redirect,
+    /// Find the VM that is to step aside, and note how it stands.
+    Identify,
+    /// Shut that VM down.
+    Halt,
+    /// Give it another name.
+    SetAside,
     /// Register the VM at the host.
     Register,
     /// Make a snapshot, so that the guest writes to that directory.
@@ -32,6 +38,8 @@ pub enum Step {
     Relocate,
     /// See that it has gone there.
     Depart,
+    /// Wait until somebody says whether it stays in the place of the VM that stepped aside.
+    Commit,
     /// Write the VM to the directory while its guest runs.
     Copy,
     /// Read the copy back and compare, while the guest runs.
@@ -46,7 +54,7 @@ pub enum Step {
 
 impl Step {
     /// Every step.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 23] = [
         Self::Admit,
         Self::Open,
         Self::Overlay,
@@ -54,6 +62,9 @@ impl Step {
         Self::Files,
         Self::Mount,
         Self::Redirect,
+        Self::Identify,
+        Self::Halt,
+        Self::SetAside,
         Self::Register,
         Self::Snapshot,
         Self::PowerOn,
@@ -61,6 +72,7 @@ impl Step {
         Self::Consolidate,
         Self::Relocate,
         Self::Depart,
+        Self::Commit,
         Self::Copy,
         Self::Verify,
         Self::Freeze,
@@ -71,10 +83,11 @@ impl Step {
     /// Whether it moves a VM to where it stays.
     pub fn is_of_migration(self) -> bool {
         match self {
-            Self::Warm | Self::Consolidate | Self::Relocate | Self::Depart => true,
+            Self::Warm | Self::Consolidate | Self::Relocate | Self::Depart | Self::Commit => true,
             Self::Copy | Self::Verify | Self::Freeze | Self::Settle | Self::Publish => true,
             Self::Admit | Self::Open | Self::Overlay | Self::Export | Self::Files => false,
             Self::Mount | Self::Redirect | Self::Register | Self::Snapshot | Self::PowerOn => false,
+            Self::Identify | Self::Halt | Self::SetAside => false,
         }
     }
 
@@ -88,6 +101,9 @@ impl Step {
             Self::Files => "files",
             Self::Mount => "mount",
             Self::Redirect => "redirect",
+            Self::Identify => "identify",
+            Self::Halt => "halt",
+            Self::SetAside => "set_aside",
             Self::Register => "register",
             Self::Snapshot => "snapshot",
             Self::PowerOn => "power_on",
@@ -95,6 +111,7 @@ impl Step {
             Self::Consolidate => "consolidate",
             Self::Relocate => "relocate",
             Self::Depart => "depart",
+            Self::Commit => "commit",
             Self::Copy => "copy",
             Self::Verify => "verify",
             Self::Freeze => "freeze",
@@ -216,6 +233,16 @@ impl Plan {
         self.begun = self.begun.saturating_sub(1);
         self.done = self.begun;
         self.settle();
+    }
+
+    /// The step that is being taken back, of a migration that was given up, had been done all the same: forward again
+    /// from there. False if the walk is not on such a way back.
+    pub fn arrive(&mut self) -> bool {
+        let back = self.walk == Walk::Retreat && self.begun > self.floor;
+        if back {
+            (self.walk, self.done) = (Walk::Forward, self.begun);
+        }
+        back
     }
 
     /// Adds the steps of a migration to a job that serves; false for any other.
@@ -464,6 +491,28 @@ mod tests {
             }
             assert!(world.0.is_empty() && plan.is_sound());
         }
+    }
+
+    #[test]
+    fn a_migration_that_arrived_while_it_was_given_up_goes_on() {
+        let mut plan = Plan::new(SETUP.to_vec());
+        let mut world = World::default();
+        assert!(!plan.arrive());
+        for _ in SETUP {
+            step_once(&mut plan, &mut world, None);
+        }
+        plan.migrate(&MIGRATION);
+        step_once(&mut plan, &mut world, None);
+        plan.begin();
+        world.apply(Step::Verify);
+        plan.retreat();
+        assert_eq!(plan.next(), Next::Undo(Step::Verify));
+        assert!(plan.arrive() && plan.is_sound());
+        assert_eq!(plan.next(), Next::Apply(Step::Freeze));
+        for _ in 0..3 {
+            step_once(&mut plan, &mut world, None);
+        }
+        assert!(plan.is_unwinding() && !plan.arrive());
     }
 
     #[test]

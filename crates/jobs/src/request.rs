@@ -9,8 +9,10 @@ use serde::{Deserialize, Serialize};
 use crate::JobError;
 
 mod hardware;
+mod in_place;
 
 pub use hardware::{AdapterNetwork, AdapterRule, MacPolicy, SwapPolicy};
+pub use in_place::{InPlace, OriginalRef};
 
 /// The most characters a VM's name may have (vSphere: fewer than 80).
 pub(crate) const NAME_MAX: usize = 79;
@@ -93,6 +95,10 @@ pub struct RecoveryRequest {
     /// this appliance. It is written back before a migration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redo_datastore: Option<String>,
+    /// Has the original step aside for the recovered VM, which takes its name and place; for a live
+    /// recovery on vSphere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_place: Option<InPlace>,
     /// Whether the VM keeps its identity; by default a live recovery does and a live mount gets
     /// a new one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -214,8 +220,14 @@ pub enum Finish {
         #[serde(default)]
         to: Option<Destination>,
     },
-    /// Throw away what the guest wrote, and clean up.
+    /// Throw away what the guest wrote, and clean up. Of a recovery in place the original is back then.
     Discard,
+    /// Keep a recovery in place, once it has migrated. The original stays as it is, off and renamed.
+    Commit {
+        /// Delete the original, with its disks.
+        #[serde(default)]
+        remove_original: bool,
+    },
 }
 
 impl RecoveryRequest {
@@ -240,6 +252,7 @@ impl RecoveryRequest {
             hardware::on_vsphere("redo_datastore", name, &self.target)?;
         }
         self.validate_end()?;
+        self.validate_in_place()?;
         match &self.networks {
             Some(Networks::Map(map)) => networks(map),
             Some(Networks::Keep | Networks::Disconnect | Networks::Remove) | None => Ok(()),
@@ -437,6 +450,14 @@ impl Destination {
         }
     }
 
+    /// The datastore; `None` for a directory.
+    pub(crate) fn datastore(&self) -> Option<&str> {
+        match self {
+            Self::Datastore(name) => Some(name),
+            Self::Directory(_) | Self::Images { .. } => None,
+        }
+    }
+
     /// The directory, and what disks are there; `None` for a datastore.
     pub(crate) fn directory(&self) -> Option<(&PathBuf, ImageFormat)> {
         match self {
@@ -470,7 +491,7 @@ fn directory(path: &std::path::Path) -> Result<(), JobError> {
 }
 
 /// A VM's name: what vSphere takes, and no path separators.
-fn vm_name(name: &str) -> Result<(), JobError> {
+pub(crate) fn vm_name(name: &str) -> Result<(), JobError> {
     let fits = name.chars().count() <= NAME_MAX;
     let starts_well = !name.starts_with(['.', ' ']) && !name.ends_with(' ');
     if fits && starts_well && !name.contains(['/', '\\', '%', '"']) {

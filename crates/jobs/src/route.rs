@@ -12,10 +12,13 @@ impl RecoveryRequest {
             (TargetRef::Export { .. }, _) => steps.extend([Step::Export, Step::Files]),
             (TargetRef::Vsphere { .. }, _) => {
                 steps.extend([Step::Export, Step::Files, Step::Mount]);
-                match self.redo_datastore {
-                    Some(_) => steps.extend([Step::Redirect, Step::Register, Step::Snapshot]),
-                    None => steps.push(Step::Register),
+                steps.extend(self.redo_datastore.iter().map(|_| Step::Redirect));
+                if self.in_place.is_some() {
+                    // As late as can be: until the recovered VM runs, neither does.
+                    steps.extend([Step::Identify, Step::Halt, Step::SetAside]);
                 }
+                steps.push(Step::Register);
+                steps.extend(self.redo_datastore.iter().map(|_| Step::Snapshot));
                 if self.power_on() {
                     steps.push(Step::PowerOn);
                 }
@@ -27,6 +30,12 @@ impl RecoveryRequest {
     /// The steps that move the VM to where it stays.
     pub fn migration_steps(&self, to: &Destination) -> &'static [Step] {
         match (to, self.mode, &self.redo_datastore) {
+            (Destination::Datastore(_), _, None) if self.in_place.is_some() => {
+                &[Step::Warm, Step::Relocate, Step::Depart, Step::Commit]
+            }
+            (Destination::Datastore(_), _, Some(_)) if self.in_place.is_some() => {
+                &[Step::Warm, Step::Consolidate, Step::Relocate, Step::Depart, Step::Commit]
+            }
             (Destination::Datastore(_), Mode::FullRestore, _) => &[Step::Relocate, Step::Depart],
             (Destination::Datastore(_), _, None) => &[Step::Warm, Step::Relocate, Step::Depart],
             (Destination::Datastore(_), _, Some(_)) => {

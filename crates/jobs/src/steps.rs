@@ -5,6 +5,7 @@ mod cutover;
 pub(crate) mod export;
 pub(crate) mod files;
 mod host;
+mod in_place;
 mod thaw;
 
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use crate::failure;
 use crate::journal::{Record, unavailable};
 use crate::live::{Live, disk_id};
 use crate::progress::Meter;
+use crate::target::OriginalVm;
 use crate::{JobError, Mode, Outcome, Step};
 
 /// How often a queued job looks whether space came free by itself.
@@ -36,6 +38,10 @@ pub(crate) struct Status {
 pub(crate) struct Found {
     pub(crate) datastore: Option<String>,
     pub(crate) host_vm: Option<String>,
+    /// The VM that is to step aside, as it stood.
+    pub(crate) original: Option<OriginalVm>,
+    /// A migration that was given up had come to its end all the same, and goes on.
+    pub(crate) arrived: bool,
     pub(crate) migrated_to: Option<String>,
     pub(crate) pause_ms: Option<u64>,
     pub(crate) notes: Vec<String>,
@@ -60,6 +66,9 @@ impl Work<'_> {
             Step::Files => self.write_files().await,
             Step::Mount => self.mount().await,
             Step::Redirect => self.redirect().await,
+            Step::Identify => self.identify().await,
+            Step::Halt => self.halt().await,
+            Step::SetAside => self.set_aside().await,
             Step::Register => self.register().await,
             Step::Snapshot => self.snapshot().await,
             Step::PowerOn => self.power_on().await,
@@ -67,6 +76,7 @@ impl Work<'_> {
             Step::Consolidate => self.consolidate().await,
             Step::Relocate => self.relocate().await,
             Step::Depart => self.depart().await,
+            Step::Commit => self.commit().await,
             Step::Copy => self.copy().await,
             Step::Verify => self.verify().await,
             Step::Freeze => self.freeze().await,
@@ -84,6 +94,8 @@ impl Work<'_> {
             Step::Files => self.remove_files().await?,
             Step::Mount => self.unmount().await?,
             Step::Redirect => return self.remove_redirection().await,
+            Step::Halt => self.wake().await?,
+            Step::SetAside => return self.put_back().await,
             Step::Register => self.unregister().await?,
             Step::PowerOn => self.power_off().await?,
             Step::Consolidate => self.redirect_again().await?,
@@ -92,6 +104,8 @@ impl Work<'_> {
             Step::Freeze => self.thaw(),
             // They leave nothing behind, or what must stay.
             Step::Open
+            | Step::Identify
+            | Step::Commit
             | Step::Snapshot
             | Step::Warm
             | Step::Depart

@@ -1,11 +1,13 @@
 //! The hosts that VMs run on, as a job needs them.
 
+mod aside;
 #[cfg(test)]
 pub(crate) mod fake;
 mod vsphere;
 
 use std::time::Duration;
 
+pub(crate) use aside::{FoundOriginal, OriginalVm};
 use rekindle_nfs::ClientNet;
 use rekindle_vsphere::Endpoint;
 
@@ -145,14 +147,15 @@ impl Link {
         to_host!(self, link => link.unmount(mount, path).await)
     }
 
-    /// Registers the VM and says its id.
+    /// Registers the VM, in the folder and pool of the VM `beside` if there is one, and says its id.
     pub(crate) async fn register(
         &self,
         mount: &HostMount,
         vmx_path: &str,
         name: &str,
+        beside: Option<&str>,
     ) -> Result<String, JobError> {
-        to_host!(self, link => link.register(mount, vmx_path, name).await)
+        to_host!(self, link => link.register(mount, vmx_path, name, beside).await)
     }
 
     /// Unregisters the VM at this path of ours. One that has moved elsewhere is none.

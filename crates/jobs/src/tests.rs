@@ -6,6 +6,7 @@ mod boot;
 mod crashes;
 mod ends;
 mod hosts;
+mod in_place;
 mod keep;
 mod kinds;
 mod limits;

@@ -21,7 +21,7 @@ const READY_WITHIN: Duration = Duration::from_secs(300);
 const SILENCE: Duration = Duration::from_secs(600);
 
 /// From the root down to all VMs, through folders and datacenters.
-const TO_VMS: &[Step] = &[
+pub(crate) const TO_VMS: &[Step] = &[
     Step { name: "folder", kind: "Folder", path: "childEntity", then: &["folder", "datacenter"] },
     Step { name: "datacenter", kind: "Datacenter", path: "vmFolder", then: &["folder"] },
 ];

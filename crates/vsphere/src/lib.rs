@@ -5,6 +5,7 @@
 //! ```text
 //!  inventory datastore directory vm power snapshot relocate network   what a recovery wants, each call idempotent
 //!  export                                                             what a backup wants: disks and files of a VM
+//!  aside                                                              a VM that makes room for another: found, renamed, put back
 //!      └─────────┴────────┴─────┴────┴──────┴────────┴───────┘
 //!                  task   property                        tasks are followed, objects read and watched
 //!                     session                             log in, once more when the server forgot us
@@ -41,6 +42,7 @@
 //! task a deadline ([`Limits`]). A server that cannot be reached is waited for as long as
 //! [`Limits::patience`] says, except by [`Vsphere::connect`].
 
+mod aside;
 mod datastore;
 mod directory;
 mod endpoint;
@@ -64,6 +66,7 @@ mod xml;
 
 use std::sync::Arc;
 
+pub use aside::{Standing, VmRef};
 pub use datastore::{Datastore, NasExport};
 pub use endpoint::{Endpoint, Limits, Trust};
 pub use error::VsphereError;

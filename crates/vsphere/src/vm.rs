@@ -89,14 +89,35 @@ impl Vsphere {
         vmx: &str,
         name: &str,
     ) -> Result<Vm, VsphereError> {
-        self.session.insist(|| self.try_register(host, vmx, name)).await
+        self.session.insist(|| self.try_register(host, vmx, name, None)).await
     }
 
-    async fn try_register(&self, host: &HostId, vmx: &str, name: &str) -> Result<Vm, Failure> {
+    /// The same in the folder and the resource pool of another VM, if that is on this host.
+    pub async fn ensure_registered_beside(
+        &self,
+        host: &HostId,
+        vmx: &str,
+        name: &str,
+        other: &VmId,
+    ) -> Result<Vm, VsphereError> {
+        self.session.insist(|| self.try_register(host, vmx, name, Some(other))).await
+    }
+
+    async fn try_register(
+        &self,
+        host: &HostId,
+        vmx: &str,
+        name: &str,
+        beside: Option<&VmId>,
+    ) -> Result<Vm, Failure> {
         let place = self.place(host).await?;
         if let Some(vm) = self.by_path(&place.datacenter, vmx).await? {
             return Ok(vm);
         }
+        let place = match beside {
+            Some(other) => self.beside(other, host, place).await?,
+            None => place,
+        };
         let request = Request::new("RegisterVM_Task", &place.vm_folder, |w| {
             w.text("path", vmx);
             w.text("name", &inventory_name(name));
@@ -199,8 +220,14 @@ impl Vsphere {
 }
 
 /// A name as the inventory has it: these three are escaped there.
-fn inventory_name(name: &str) -> String {
+pub(crate) fn inventory_name(name: &str) -> String {
     name.replace('%', "%25").replace('/', "%2f").replace('\\', "%5c")
+}
+
+/// The name that the inventory has so.
+pub(crate) fn plain_name(name: &str) -> String {
+    let slashes = name.replace("%2f", "/").replace("%2F", "/");
+    slashes.replace("%5c", "\\").replace("%5C", "\\").replace("%25", "%")
 }
 
 fn view(vm: &Object) -> VmView {

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[path = "servers/aside.rs"]
+mod aside;
 #[path = "servers/hostile.rs"]
 mod hostile;
 #[path = "servers/process.rs"]

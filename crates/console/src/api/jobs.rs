@@ -18,7 +18,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::reasoned::Reasoned;
-use crate::{Console, Problem, act::Act, auth::Caller, listen::ClientAddress, users::Scope};
+use crate::{
+    Console, Problem,
+    act::Act,
+    auth::Caller,
+    listen::ClientAddress,
+    users::{Role, Scope},
+};
 
 /// The longest `Idempotency-Key`, in characters.
 const KEY_MAX: usize = 200;
@@ -35,6 +41,8 @@ pub(crate) struct FinishBody {
     action: Action,
     #[serde(default)]
     to: Option<Destination>,
+    #[serde(default)]
+    remove_original: bool,
 }
 
 /// Why something is done to a job; the body may be absent.
@@ -50,6 +58,7 @@ pub(crate) struct WhyBody {
 enum Action {
     Migrate,
     Discard,
+    Commit,
 }
 
 impl TryFrom<FinishBody> for Finish {
@@ -57,9 +66,15 @@ impl TryFrom<FinishBody> for Finish {
 
     fn try_from(body: FinishBody) -> Result<Self, Problem> {
         match (body.action, body.to) {
+            (Action::Commit, None) => Ok(Self::Commit { remove_original: body.remove_original }),
+            _ if body.remove_original => {
+                Err(Problem::bad_request("`remove_original` belongs to `commit`"))
+            }
             (Action::Migrate, to) => Ok(Self::Migrate { to }),
             (Action::Discard, None) => Ok(Self::Discard),
-            (Action::Discard, Some(_)) => Err(Problem::bad_request("`discard` takes no `to`")),
+            (Action::Discard | Action::Commit, Some(_)) => {
+                Err(Problem::bad_request("only `migrate` takes a `to`"))
+            }
         }
     }
 }
@@ -129,10 +144,16 @@ pub(crate) async fn finish(
     let id: JobId = id.parse()?;
     let Json(Reasoned { reason, body }) = body?;
     let how = Finish::try_from(body)?;
+    if how == (Finish::Commit { remove_original: true }) {
+        // To delete a VM that no recovery made is more than to end one.
+        caller.has(Role::Admin)?;
+    }
     visible(&console, &caller, &id)?;
     let action = match how {
         Finish::Migrate { .. } => "recovery.migrate",
         Finish::Discard => "recovery.discard",
+        Finish::Commit { remove_original: false } => "recovery.commit",
+        Finish::Commit { remove_original: true } => "recovery.commit_and_remove_original",
     };
     let (jobs, ends) = (Arc::clone(&console.jobs), id.clone());
     let act = Act::new(&caller, action, id.to_string()).because(&console, reason)?;
@@ -292,6 +313,12 @@ pub(super) fn in_scope(
         return Err(Problem::forbidden("this target is not among those you deal with"));
     }
     let Some(known) = &scope.repositories else { return Ok(request) };
+    if request.in_place.as_ref().is_some_and(|in_place| in_place.original.is_some()) {
+        // Whose VMs are in these repositories does not deal with any other of the target.
+        return Err(Problem::forbidden(
+            "for you only the VM with the backed-up VM's name steps aside: leave out `original`",
+        ));
+    }
     if request.repository.is_none() && known.len() == 1 {
         request.repository = known.first().cloned();
     }
@@ -309,5 +336,42 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
         _ => Err(Problem::bad_request(format!(
             "Idempotency-Key must be 1 to {KEY_MAX} printable ASCII characters"
         ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn in_place(which: &str) -> RecoveryRequest {
+        let target = serde_json::json!({ "kind": "vsphere", "name": "lab" });
+        let in_place: Value = serde_json::from_str(which).unwrap();
+        let body = serde_json::json!({ "point": "web", "target": target, "in_place": in_place });
+        serde_json::from_value(body).unwrap()
+    }
+
+    #[test]
+    fn who_deals_with_some_repositories_sets_no_other_vm_aside() {
+        let some = Scope { repositories: Some(["main".to_owned()].into()), ..Scope::default() };
+        let told = in_place(r#"{"original": {"moref": "vm-7"}}"#);
+        assert!(in_scope(told.clone(), &Scope::default()).is_ok());
+        assert_eq!(in_scope(told, &some).err().unwrap().code, "forbidden");
+        assert!(in_scope(in_place("{}"), &some).is_ok());
+    }
+
+    #[test]
+    fn only_a_commit_removes_an_original() {
+        let finish = |text| Finish::try_from(serde_json::from_str::<FinishBody>(text).unwrap());
+        let commit = r#"{"action": "commit", "remove_original": true}"#;
+        assert_eq!(finish(commit).ok(), Some(Finish::Commit { remove_original: true }));
+        let kept = finish(r#"{"action": "commit"}"#).ok();
+        assert_eq!(kept, Some(Finish::Commit { remove_original: false }));
+        for bad in [
+            r#"{"action": "migrate", "remove_original": true}"#,
+            r#"{"action": "discard", "remove_original": true}"#,
+            r#"{"action": "commit", "to": {"datastore": "d"}}"#,
+        ] {
+            assert!(finish(bad).is_err(), "{bad}");
+        }
     }
 }

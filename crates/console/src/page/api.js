@@ -70,6 +70,7 @@ export const api = {
   recover: (request, key, why) => restore("/api/v1/recoveries", request, why, { "idempotency-key": key }),
   finish: (id, action, to, why) => restore(`${job(id)}/finish`, to ? { action, to } : { action }, why),
   keep: (id, tags, why) => restore(`${job(id)}/keep`, { tags }, why),
+  commit: (id, remove_original, why) => restore(`${job(id)}/finish`, { action: "commit", remove_original }, why),
   cancel: (id, why) => restore(`${job(id)}/cancel`, {}, why),
   events: (id) => new EventSource(`${job(id)}/events`),
 };

@@ -186,7 +186,26 @@ function remember(job) {
   rates.set(job.id, [...kept, job.progress.rate_bytes_per_second].slice(-RATES));
 }
 
+function commit(job) {
+  confirm({
+    title: `Keep ${job.name} in place of the original?`, yes: "Commit", danger: false,
+    text: "The recovered VM stays. The original stays as well, off and renamed, unless you have it deleted with its disks: that cannot be undone.",
+    fields: [{ name: "original", label: "The original", value: "keep", options: [["keep", "Stays, off and renamed"], ["remove", "Is deleted with its disks"]] }, ...whyFields()],
+    act: ({ original, ...why }) => api.commit(job.id, original === "remove", why).then(refresh),
+  });
+}
+
 function finish(job, how) {
+  if (how === "commit") return commit(job);
+  if (how === "discard" && job.request.in_place) {
+    confirm({
+      title: `Put the original of ${job.name} back?`, yes: "Put it back", danger: true,
+      text: "The recovered VM is powered off and unregistered, and everything its guest wrote is lost. The original gets its name back, and runs if it ran.",
+      fields: whyFields(),
+      act: (why) => api.finish(job.id, "discard", undefined, why).then(refresh),
+    });
+    return;
+  }
   if (how === "discard") {
     confirm({
       title: `Discard ${job.name}?`, yes: "Discard", danger: true,

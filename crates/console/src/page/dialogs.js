@@ -72,6 +72,8 @@ function adapt() {
   $("recover-clients-row").hidden = !exported;
   $("recover-expiry-row").hidden = !mount;
   $("recover-migrate-row").hidden = mount;
+  $("recover-in-place-row").hidden = exported || mount;
+  $("recover-name").disabled = !exported && !mount && Boolean(form.get("in_place"));
   $("recover-migrate-label").textContent = exported ? "Move to directory" : "Move to datastore";
   $("recover-migrate-hint").textContent = exported
     ? "A directory on the appliance, absent or empty. May be left until you migrate."
@@ -88,6 +90,7 @@ function request() {
     ? { kind: "export", clients: text("clients").split(/[\s,;]+/).filter(Boolean) }
     : { kind: "vsphere", name: String(form.get("target")).slice("vsphere ".length) };
   if (text("name")) body.name = text("name");
+  if (!exported && !mount && text("in_place")) body.in_place = text("in_place") === "gently" ? { shut_down_seconds: 300 } : {};
   if (mount) body.expires_in_seconds = Number(form.get("expiry"));
   else if (text("migrate")) body.migrate = exported ? { directory: text("migrate") } : { datastore: text("migrate") };
   return body;

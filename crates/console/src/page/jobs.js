@@ -41,7 +41,7 @@ export function stateChip(job) {
 
 // `acts`: { finish(job, how), cancel(job) }, absent for who may only look. `rates`: its rates of late.
 export function jobCard(job, acts, rates = []) {
-  const kind = job.request.mode === "live_mount" ? "Live mount" : "Live recovery";
+  const kind = job.request.mode === "live_mount" ? "Live mount" : job.request.in_place ? "Recovery in place" : "Live recovery";
   const tone = job.state === "stuck" || job.state === "failed" ? "bad" : job.state === "serving" ? "live" : "";
   return h("article", { class: `card ${tone}`, "data-key": job.id, "aria-label": `Job ${job.id}, ${job.name}, ${stateText(job)}` },
     h("div", { class: "row" },
@@ -81,6 +81,13 @@ function buttons(job, acts) {
   if (isFinal(job)) return [];
   const can = [];
   const label = (text) => `${text}: ${job.name}`;
+  const inPlace = Boolean(job.request.in_place);
+  if (inPlace && job.steps.some((one) => one.name === "commit" && one.state === "running")) {
+    return [
+      h("button", { type: "button", class: "primary", "aria-label": label("Commit"), onclick: () => acts.finish(job, "commit") }, "Commit…"),
+      h("button", { type: "button", class: "danger", "aria-label": label("Put the original back"), onclick: () => acts.finish(job, "discard") }, "Put the original back…"),
+    ];
+  }
   if (job.state === "serving" && job.request.mode !== "live_mount") {
     can.push(h("button", { type: "button", class: "primary", "aria-label": label("Migrate"), onclick: () => acts.finish(job, "migrate") }, "Migrate…"));
   }
@@ -88,7 +95,7 @@ function buttons(job, acts) {
     can.push(h("button", { type: "button", "aria-label": label("Make a recovery point"), onclick: () => acts.keep(job) }, "Make a point…"));
   }
   if (job.state === "serving") {
-    can.push(h("button", { type: "button", class: "danger", "aria-label": label("Discard"), onclick: () => acts.finish(job, "discard") }, "Discard…"));
+    can.push(h("button", { type: "button", class: "danger", "aria-label": label("Discard"), onclick: () => acts.finish(job, "discard") }, inPlace ? "Put the original back…" : "Discard…"));
   } else if (job.state === "stuck") {
     can.push(h("button", { type: "button", class: "primary", "aria-label": label("Try again"), onclick: () => acts.cancel(job) }, "Try again…"));
   } else if (job.state !== "cleaning_up") {

@@ -44,7 +44,7 @@ impl Driver {
                 Err(error) => (answer, Err(error), Flow::On),
             },
             Some(
-                Command::Finish(Finish::Migrate { .. }, answer)
+                Command::Finish(Finish::Migrate { .. } | Finish::Commit { .. }, answer)
                 | Command::Extend(_, answer)
                 | Command::Retry(answer),
             ) => (answer, Err(show::not_now(self.state())), Flow::On),

@@ -96,6 +96,15 @@ impl Driver {
             Command::Finish(Finish::Discard, answer) => {
                 (answer, self.discard(Outcome::Discarded, "discarded").await)
             }
+            Command::Undo(answer) if self.record.request.in_place.is_some() => {
+                let why = "given up, the original comes back";
+                (answer, self.unwind(Outcome::Discarded, why).await)
+            }
+            Command::Finish(Finish::Commit { .. }, answer) => {
+                let message = "a recovery in place is committed when it has migrated";
+                let _ = answer.send(Err(JobError::conflict("not_migrated", message)));
+                return Flow::On;
+            }
             Command::Undo(answer) | Command::Retry(answer) => {
                 let _ = answer.send(Err(show::not_now(self.record.state())));
                 return Flow::On;

@@ -12,6 +12,8 @@ enum Ended {
     Done(Result<Found, JobError>),
     /// Someone ends the job: the step is left where it is, and undone.
     Cut(Outcome, &'static str),
+    /// Someone commits: the step goes on with that, once it is journaled. Whether the original goes.
+    Committed(bool),
     Stop,
 }
 
@@ -29,6 +31,11 @@ impl Driver {
             Ended::Done(Ok(found)) => self.applied(step, found).await,
             Ended::Done(Err(error)) => self.failed(step, &error).await,
             Ended::Cut(outcome, why) => self.unwind(outcome, why).await,
+            Ended::Committed(remove_original) => {
+                self.record.commit = Some(remove_original);
+                self.record.note(Timestamp::now(), "committed");
+                self.write().await
+            }
             Ended::Stop => Flow::Stop,
         }
     }
@@ -55,6 +62,8 @@ impl Driver {
         };
         let mut doing = pin!(failure::tracked(started, work.apply(step)));
         let may_cut = step != Step::Publish;
+        let asks = step == Step::Commit && self.record.commit.is_none();
+        let committed = step == Step::Commit && !asks;
         loop {
             let command = tokio::select! {
                 biased;
@@ -72,7 +81,15 @@ impl Driver {
             };
             match command {
                 None => return Ended::Stop,
-                Some(Command::Cancel(answer)) => {
+                Some(Command::Finish(Finish::Commit { remove_original }, answer)) if asks => {
+                    let _ = answer.send(Ok(()));
+                    return Ended::Committed(remove_original);
+                }
+                Some(Command::Finish(Finish::Discard, answer) | Command::Undo(answer)) if asks => {
+                    let _ = answer.send(Ok(()));
+                    return Ended::Cut(Outcome::Discarded, "given up, the original comes back");
+                }
+                Some(Command::Cancel(answer)) if !committed => {
                     // Nobody listens any more if the caller has gone.
                     let _ = answer.send(Ok(()));
                     return Ended::Cut(Outcome::Cancelled, "cancelled");
@@ -81,7 +98,8 @@ impl Driver {
                     let _ = answer.send(Err(show::not_now(self.record.state())));
                 }
                 Some(
-                    Command::Finish(Finish::Discard | Finish::Migrate { .. }, answer)
+                    Command::Finish(_, answer)
+                    | Command::Cancel(answer)
                     | Command::Extend(_, answer)
                     | Command::Undo(answer)
                     | Command::Retry(answer),
@@ -178,7 +196,13 @@ impl Driver {
             self.record.note(now, "migrated");
             self.record.plan.unwind();
         }
+        let arrived = found.arrived && self.record.plan.arrive();
         self.note_found(found);
+        if arrived {
+            self.record.error = None;
+            self.record.note(now, "the host had moved it all the same");
+            return self.write().await;
+        }
         self.record.plan.undone();
         if self.record.plan.next() == Next::Keep {
             // What is kept takes its space, but no place among the jobs that run.
@@ -195,6 +219,7 @@ impl Driver {
             mount.datastore = name;
         }
         record.host_vm = found.host_vm.or(record.host_vm.take());
+        record.original = found.original.or(record.original.take());
         record.migrated_to = found.migrated_to.or(record.migrated_to.take());
         record.pause_ms = found.pause_ms.or(record.pause_ms);
         for note in found.notes {

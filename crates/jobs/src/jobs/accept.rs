@@ -6,14 +6,15 @@ use jiff::{SignedDuration, Timestamp};
 use rekindle_nfs::ClientNet;
 use rekindle_repo::PointManifest;
 
+mod on_target;
+
+use on_target::{OnTarget, original_name};
+
 use super::Jobs;
 use crate::journal::{Accepted, DiskRecord, HostMount, Place, Record};
 use crate::staging::check_directory;
 use crate::steps::{files, turn};
-use crate::target::Needs;
-use crate::{
-    Destination, JobError, JobId, JobView, Mode, Offer, RecoveryRequest, TargetRef, failure, naming,
-};
+use crate::{Destination, JobError, JobId, JobView, Mode, Offer, RecoveryRequest, failure, naming};
 
 /// The longest idempotency key, in bytes.
 const KEY_MAX: usize = 200;
@@ -24,6 +25,8 @@ pub(super) struct Checked {
     pub(super) point: PointManifest,
     clients: Vec<ClientNet>,
     mount: Option<HostMount>,
+    /// The name of the VM that is to step aside.
+    original: Option<String>,
 }
 
 impl Jobs {
@@ -198,8 +201,9 @@ impl Jobs {
             failure::blocking(move || check_directory(&path, &own)).await?;
         }
         self.check_space(self.reserve(request, &repository, &point)?)?;
-        let (clients, mount) = self.check_target(request).await?;
-        Ok(Checked { repository, point, clients, mount })
+        let OnTarget { clients, mount, original } =
+            self.check_target(request, &point.vm.name).await?;
+        Ok(Checked { repository, point, clients, mount, original })
     }
 
     fn check_space(&self, need: u64) -> Result<(), JobError> {
@@ -210,35 +214,22 @@ impl Jobs {
         }
     }
 
-    async fn check_target(
-        &self,
-        request: &RecoveryRequest,
-    ) -> Result<(Vec<ClientNet>, Option<HostMount>), JobError> {
-        let (name, host) = match &request.target {
-            TargetRef::Export { clients } => return Ok((clients.clone(), None)),
-            TargetRef::Nowhere {} => return Ok((Vec::new(), None)),
-            TargetRef::Vsphere { name, host } => (name, host),
-        };
-        let link = self.env.link(name)?;
-        let migrate = match &request.migrate {
-            Some(Destination::Datastore(datastore)) => Some(datastore.as_str()),
-            Some(Destination::Directory(_) | Destination::Images { .. }) | None => None,
-        };
-        let needs = Needs { migrate, datastores: request.datastores() };
-        let facts = link.check(host.as_deref(), &needs).await?;
-        let mount =
-            HostMount { target: name.clone(), host: host.clone(), datastore: link.datastore(name) };
-        Ok((facts.clients, Some(mount)))
-    }
-
     /// Chooses the names and writes the plan down.
     fn plan(&self, request: RecoveryRequest, checked: Checked) -> Result<Record, JobError> {
         let now = Timestamp::now();
         let others: Vec<JobView> =
             self.list().into_iter().filter(|j| !j.state.is_final()).collect();
         let id = self.new_id(now)?;
-        let name = vm_name(&request, &checked.point, &others)?;
-        let place = self.place(&id, &name, checked.mount, &others);
+        let name = match &checked.original {
+            Some(original) => original_name(original, &others)?,
+            None => vm_name(&request, &checked.point, &others)?,
+        };
+        let slug = match &request.in_place {
+            // The original may have files of that name where the recovered VM goes.
+            Some(_) => format!("{}-{}", naming::slug(&name), id.suffix()),
+            None => naming::slug(&name),
+        };
+        let place = self.place(&id, &slug, checked.mount, &others);
         let plan = request.plan();
         let planned = self.planned(&request, &checked.repository, &checked.point);
         let reserve = self.reserve(&request, &checked.repository, &checked.point)?;
@@ -288,7 +279,7 @@ impl Jobs {
     }
 
     /// The export and the folder. A host has one export for all its VMs; other clients get one each.
-    fn place(&self, id: &JobId, name: &str, mount: Option<HostMount>, others: &[JobView]) -> Place {
+    fn place(&self, id: &JobId, slug: &str, mount: Option<HostMount>, others: &[JobView]) -> Place {
         // Folders and exports of jobs that have not come as far as making them are taken as well.
         let entries = self.entries.lock();
         let taken: Vec<&Place> =
@@ -297,13 +288,13 @@ impl Jobs {
             Some(mount) => format!("rekindle-{}", naming::slug(&mount.target)),
             None => {
                 let exports = taken.iter().map(|place| place.export.clone()).collect();
-                naming::free(&format!("{}-{}", naming::slug(name), id.suffix()), &exports)
+                naming::free(&format!("{slug}-{}", id.suffix()), &exports)
             }
         };
         let beside = taken.iter().filter(|place| place.export == export);
         let mut folders: BTreeSet<String> = beside.map(|place| place.folder.clone()).collect();
         folders.extend(names_in(&self.env.export_dir(&export)));
-        let folder = naming::free(&naming::slug(name), &folders);
+        let folder = naming::free(slug, &folders);
         Place { export, folder, datastore: mount }
     }
 }

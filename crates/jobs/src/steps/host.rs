@@ -15,7 +15,7 @@ impl Work<'_> {
         })
     }
 
-    fn link(&self) -> Result<(&Link, &HostMount, String), JobError> {
+    pub(super) fn link(&self) -> Result<(&Link, &HostMount, String), JobError> {
         let mount = self.host_mount()?;
         let vmx = self.record.vmx_path().unwrap_or_default();
         Ok((self.env.link(&mount.target)?, mount, vmx))
@@ -47,14 +47,19 @@ impl Work<'_> {
 
     pub(super) async fn register(&mut self) -> Result<Found, JobError> {
         let (link, mount, vmx) = self.link()?;
-        let id = link.register(mount, &vmx, &self.record.name).await?;
+        let beside = self.record.original.as_ref().map(|original| original.id.as_str());
+        let id = link.register(mount, &vmx, &self.record.name, beside).await?;
         Ok(Found { host_vm: Some(id), ..Found::default() })
     }
 
     /// A VM that has migrated is not at this path any more, and stays.
     pub(super) async fn unregister(&mut self) -> Result<(), JobError> {
         let (link, mount, vmx) = self.link()?;
-        link.unregister(mount, &vmx).await
+        link.unregister(mount, &vmx).await?;
+        match self.moved_vm() {
+            Some(vm) => link.unregister_vm(vm).await,
+            None => Ok(()),
+        }
     }
 
     pub(super) async fn power_on(&mut self) -> Result<Found, JobError> {
@@ -65,7 +70,11 @@ impl Work<'_> {
 
     pub(super) async fn power_off(&mut self) -> Result<(), JobError> {
         let (link, mount, vmx) = self.link()?;
-        link.power_off(mount, &vmx).await
+        link.power_off(mount, &vmx).await?;
+        match self.moved_vm() {
+            Some(vm) => link.power_off_vm(vm).await,
+            None => Ok(()),
+        }
     }
 
     fn vm(&self) -> Result<&str, JobError> {
@@ -104,6 +113,9 @@ impl Work<'_> {
             Some(found) => !found.datastores.contains(&mount.datastore),
             None => false,
         };
+        if self.record.request.in_place.is_some() {
+            return Ok(self.stopped_in_place(left));
+        }
         let migrated_to = left.then(|| self.to_datastore().map(str::to_owned)).transpose()?;
         Ok(Found { migrated_to, ..Found::default() })
     }
@@ -122,13 +134,16 @@ impl Work<'_> {
             let message = format!("after its migration the VM still has files on {places}");
             return Err(JobError::conflict("vm_stayed", message));
         }
-        if !found.runs && self.record.request.power_on() {
+        let in_place = self.record.request.in_place.is_some();
+        if !found.runs && self.record.request.power_on() && !in_place {
             return Err(JobError::conflict(
                 "vm_stopped",
                 format!("the VM is on {wanted}, but does not run"),
             ));
         }
         let notes = self.forget_redirection(link).await?;
-        Ok(Found { migrated_to: Some(wanted.to_owned()), notes, ..Found::default() })
+        // In place it has migrated when that is committed.
+        let migrated_to = (!in_place).then(|| wanted.to_owned());
+        Ok(Found { migrated_to, notes, ..Found::default() })
     }
 }

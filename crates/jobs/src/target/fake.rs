@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use parking_lot::Mutex;
 
+mod aside;
+
 use super::{HostFacts, Needs, Whereabouts};
 use crate::journal::HostMount;
 use crate::{JobError, UuidPolicy};
@@ -36,6 +38,7 @@ pub(crate) struct FakeVm {
     pub(crate) name: String,
     pub(crate) runs: bool,
     pub(crate) snapshot: bool,
+    pub(crate) tag: Option<String>,
 }
 
 impl FakeHost {
@@ -88,10 +91,12 @@ impl FakeHost {
         _mount: &HostMount,
         vmx_path: &str,
         name: &str,
+        _beside: Option<&str>,
     ) -> Result<String, JobError> {
         let mut state = self.call("register")?;
         let id = format!("vm-{}", state.calls.len());
-        let vm = FakeVm { id, name: name.to_owned(), runs: false, snapshot: false };
+        state.assert_free(name, Some(vmx_path))?;
+        let vm = FakeVm { id, name: name.to_owned(), runs: false, snapshot: false, tag: None };
         Ok(state.vms.entry(vmx_path.to_owned()).or_insert(vm).id.clone())
     }
 
@@ -187,7 +192,11 @@ impl FakeHost {
             return Err(JobError::refused("target_refused", "the VM's writes are elsewhere"));
         }
         if let Some(vm) = state.vms.remove(&path) {
-            state.vms.insert(format!("[{datastore}] {0}/{0}.vmx", vm.name), vm);
+            let mut moved = format!("[{datastore}] {0}/{0}.vmx", vm.name);
+            if state.vms.contains_key(&moved) {
+                moved = format!("[{datastore}] {0}_1/{0}.vmx", vm.name);
+            }
+            state.vms.insert(moved, vm);
         }
         progress(100);
         Ok(())

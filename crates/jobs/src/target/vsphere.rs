@@ -7,6 +7,8 @@ use rekindle_vsphere::{
 };
 use tokio::sync::Mutex;
 
+mod aside;
+
 use super::{HostFacts, Needs, RELOCATE_WITHIN, REMOVE_PATIENCE, VsphereTarget, Whereabouts};
 use crate::journal::HostMount;
 use crate::{JobError, UuidPolicy};
@@ -103,9 +105,15 @@ impl Link {
         mount: &HostMount,
         vmx_path: &str,
         name: &str,
+        beside: Option<&str>,
     ) -> Result<String, JobError> {
         let (session, host) = self.host(mount.host.as_deref()).await?;
-        let vm = session.ensure_registered(&host, vmx_path, name).await;
+        let vm = match beside {
+            Some(other) => {
+                session.ensure_registered_beside(&host, vmx_path, name, &vm_id(other)?).await
+            }
+            None => session.ensure_registered(&host, vmx_path, name).await,
+        };
         Ok(vm.map_err(|e| failure("register the VM", e))?.id.as_str().to_owned())
     }
 
@@ -260,7 +268,9 @@ async fn check_migration(
     found.map(drop).map_err(|e| failure("find the datastore", e))
 }
 
-async fn in_time<T>(work: impl Future<Output = Result<T, JobError>>) -> Result<T, JobError> {
+pub(super) async fn in_time<T>(
+    work: impl Future<Output = Result<T, JobError>>,
+) -> Result<T, JobError> {
     tokio::time::timeout(CHECK_WITHIN, work).await.unwrap_or_else(|_| {
         let waited = anyhow::anyhow!("no answer within {} s", CHECK_WITHIN.as_secs());
         Err(JobError::unavailable("target_unreachable", "reach the target", waited))

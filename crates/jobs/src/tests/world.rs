@@ -345,6 +345,7 @@ pub(super) fn to_export() -> RecoveryRequest {
         mac: None,
         swap: None,
         redo_datastore: None,
+        in_place: None,
         uuid: None,
         thaw: None,
     }

@@ -16,7 +16,7 @@ async fn host(vsphere: &Vsphere) -> Host {
 const VMX: &str = "[local] vm/vm.vmx";
 
 /// Puts a VM on the local datastore, one that was elsewhere before, and registers it.
-async fn registered(server: &Server, vsphere: &Vsphere) -> Vm {
+pub(super) async fn registered(server: &Server, vsphere: &Vsphere) -> Vm {
     lay_vm(server);
     vsphere.ensure_registered(&host(vsphere).await.id, VMX, "test").await.unwrap()
 }
