@@ -358,6 +358,8 @@ def in_place_killed(world, method, body, original):
     job = world.daemon.api("POST", "recoveries", body)["id"]
     until(f"{method} is called", lambda: world.calls(method) > before, 60)
     world.daemon.kill()
+    # Carried out before the job can end: a host that renames the VM later still is seen, and refused, by the next one.
+    time.sleep(HELD_MS / 1000)
     world.daemon.start()
     until("it asks", lambda: asks(world, job), 120)
     world.no_faults()

@@ -116,7 +116,8 @@ impl Vsphere {
         })
     }
 
-    /// Names a VM and sets its tag, or takes it away, in one call. One that is named and tagged so is fine.
+    /// Names a VM and sets its tag, or takes it away, in one call. One that is named and tagged so is fine. Returns once it
+    /// is seen to have the name; a host that leaves the tag as it was is not asked twice.
     pub async fn rename(
         &self,
         vm: &VmId,
@@ -137,13 +138,23 @@ impl Vsphere {
                 });
             });
         });
+        let mut carried_out = false;
         loop {
             let now = self.try_standing(vm).await?;
-            if now.name == name && now.tag.as_deref() == tag {
-                return Ok(());
+            match now.name == name && (carried_out || now.tag.as_deref() == tag) {
+                true => return Ok(()),
+                false if carried_out => {
+                    let message = format!("it is named `{}` all the same", now.name);
+                    let (call, fault) = ("ReconfigVM_Task", "NotCarriedOut".into());
+                    return Err(Failure::Error(VsphereError::Refused { call, fault, message }));
+                }
+                false => {}
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            let Err(failure) = self.session.run(&request, left).await else { return Ok(()) };
+            let Err(failure) = self.session.run(&request, left).await else {
+                carried_out = true;
+                continue;
+            };
             match task::in_the_way(&failure) {
                 Some(task) => self.session.wait_out(&task, deadline).await?,
                 None => task::forgotten(failure, deadline).await?,

@@ -145,7 +145,10 @@ impl Work<'_> {
     /// That the original cannot be removed is no reason to give up what is committed.
     async fn remove_original(&self) -> Result<String, JobError> {
         let (link, _, _) = self.link()?;
-        match link.remove_original(self.original()?, self.record.id.as_str()).await {
+        match link
+            .remove_original(self.original()?, &self.aside_name(), self.record.id.as_str())
+            .await
+        {
             Ok(()) => Ok("the original is removed, as the commit said".to_owned()),
             Err(error) => {
                 tracing::warn!("the original cannot be removed: {error}");

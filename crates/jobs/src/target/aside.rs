@@ -82,7 +82,7 @@ impl Link {
         to_host!(self, link => link.set_aside(vm, name, job).await)
     }
 
-    /// Gives it its name back and takes the tag away. One without the job's tag is as it was; one that somebody
+    /// Gives it its name back and takes the tag away. One with neither is as it was; one that somebody
     /// has renamed keeps that name, and a note says so.
     pub(crate) async fn put_back(
         &self,
@@ -93,9 +93,14 @@ impl Link {
         to_host!(self, link => link.put_back(vm, aside, job).await)
     }
 
-    /// Deletes it, if it has the job's tag and is off.
-    pub(crate) async fn remove_original(&self, vm: &OriginalVm, job: &str) -> Result<(), JobError> {
-        to_host!(self, link => link.remove_original(vm, job).await)
+    /// Deletes it, if it has the name or the job's tag, and is off.
+    pub(crate) async fn remove_original(
+        &self,
+        vm: &OriginalVm,
+        aside: &str,
+        job: &str,
+    ) -> Result<(), JobError> {
+        to_host!(self, link => link.remove_original(vm, aside, job).await)
     }
 
     /// Powers a VM off, wherever it is; it need not exist.

@@ -79,7 +79,7 @@ impl FakeHost {
     ) -> Result<Option<String>, JobError> {
         let mut state = self.call("put_back")?;
         let now = state.by_id(&vm.id)?.clone();
-        if now.tag.as_deref() != Some(job) {
+        if now.name != aside && now.tag.as_deref() != Some(job) {
             return Ok(None);
         }
         if now.name == aside {
@@ -90,9 +90,15 @@ impl FakeHost {
         Ok((now.name != aside).then_some(now.name))
     }
 
-    pub(crate) async fn remove_original(&self, vm: &OriginalVm, job: &str) -> Result<(), JobError> {
+    pub(crate) async fn remove_original(
+        &self,
+        vm: &OriginalVm,
+        aside: &str,
+        job: &str,
+    ) -> Result<(), JobError> {
         let mut state = self.call("remove_original")?;
-        if state.by_id(&vm.id).is_ok_and(|vm| vm.tag.as_deref() != Some(job) || vm.runs) {
+        let ours = |vm: &FakeVm| vm.name == aside || vm.tag.as_deref() == Some(job);
+        if state.by_id(&vm.id).is_ok_and(|vm| !ours(vm) || vm.runs) {
             return Err(JobError::conflict("original_changed", "not ours"));
         }
         state.vms.retain(|_, other| other.id != vm.id);

@@ -105,23 +105,30 @@ impl Link {
         job: &str,
     ) -> Result<Option<String>, JobError> {
         let (session, now) = self.aside(vm).await?;
-        if now.tag.as_deref() != Some(job) {
+        // The name has the job's id in it: it tells as much as the tag does.
+        let ours = now.name == aside;
+        if !ours && now.tag.as_deref() != Some(job) {
             return Ok(None);
         }
-        let ours = now.name == aside;
         let name = if ours { &vm.name } else { &now.name };
         let renamed = session.rename(&now.id, name, None).await;
         renamed.map_err(|e| failure("give the original VM its name back", e))?;
         Ok((!ours).then(|| format!("somebody named the original {name}: it keeps that")))
     }
 
-    pub(crate) async fn remove_original(&self, vm: &OriginalVm, job: &str) -> Result<(), JobError> {
+    pub(crate) async fn remove_original(
+        &self,
+        vm: &OriginalVm,
+        aside: &str,
+        job: &str,
+    ) -> Result<(), JobError> {
         let (session, now) = match self.aside(vm).await {
             Err(JobError::Refused { code: "not_on_target", .. }) => return Ok(()),
             found => found?,
         };
-        if now.tag.as_deref() != Some(job) || now.power != PowerState::Off {
-            let message = format!("{} is not off, or not tagged by this job any more", now.name);
+        let ours = now.name == aside || now.tag.as_deref() == Some(job);
+        if !ours || now.power != PowerState::Off {
+            let message = format!("{} is not off, or not set aside by this job any more", now.name);
             return Err(JobError::conflict("original_changed", message));
         }
         session.destroy(&now.id).await.map_err(|e| failure("remove the original VM", e))
