@@ -2,7 +2,7 @@
 //!
 //! 1. `identify`: who it is, its name, whether it runs    journaled before anything is done to it
 //! 2. `halt`: it is off                                   crash here: powered on again if it ran
-//! 3. `set_aside`: it has our name and our tag, in one call   crash here: its name is put back, by the tag
+//! 3. `set_aside`: it has our name and our tag, in one call   crash here: its name is put back, by either
 //! 4. the recovered VM is registered under its name, and runs
 //! 5. the recovered VM has migrated
 //! 6. `commit`: somebody's word is journaled              crash before: all of it can still be taken back

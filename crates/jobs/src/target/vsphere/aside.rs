@@ -105,7 +105,7 @@ impl Link {
         job: &str,
     ) -> Result<Option<String>, JobError> {
         let (session, now) = self.aside(vm).await?;
-        // The name has the job's id in it: it tells as much as the tag does.
+        // That it has the name that this job gives it, and had not when it was found, tells as much as the tag does.
         let ours = now.name == aside;
         if !ours && now.tag.as_deref() != Some(job) {
             return Ok(None);
