@@ -92,10 +92,11 @@ function buttons(job, acts) {
     can.push(h("button", { type: "button", class: "primary", "aria-label": label("Migrate"), onclick: () => acts.finish(job, "migrate") }, "Migrate…"));
   }
   if ((job.state === "serving" || job.state === "kept") && ["live_mount", "live_recovery"].includes(job.request.mode)) {
-    can.push(h("button", { type: "button", "aria-label": label("Make a recovery point"), onclick: () => acts.keep(job) }, "Make a point…"));
+    can.push(h("button", { type: "button", "aria-label": label("Make a recovery point"), onclick: () => acts.keep(job) }, "Make a recovery point…"));
   }
   if (job.state === "serving") {
-    can.push(h("button", { type: "button", class: "danger", "aria-label": label("Discard"), onclick: () => acts.finish(job, "discard") }, inPlace ? "Put the original back…" : "Discard…"));
+    const discard = inPlace ? "Put the original back" : "Discard";
+    can.push(h("button", { type: "button", class: "danger", "aria-label": label(discard), onclick: () => acts.finish(job, "discard") }, `${discard}…`));
   } else if (job.state === "stuck") {
     can.push(h("button", { type: "button", class: "primary", "aria-label": label("Try again"), onclick: () => acts.cancel(job) }, "Try again…"));
   } else if (job.state !== "cleaning_up") {
