@@ -191,7 +191,7 @@ impl Journal {
         while let Some(place) = self.gather(&mut plan) {
             let result = place.and_then(|place| self.commit(&mut plan, place));
             plan.answer(&result);
-            plan.taken.clear();
+            plan.end();
         }
     }
 

@@ -5,6 +5,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rekindle_disk::{
     Base, Disk, DiskError, DiskId, Disks, DisksConfig, Faults, FaultyStorage, Priority, concat,
@@ -270,6 +271,30 @@ async fn a_discard_with_writes_in_flight_leaves_nothing() {
     let disks = Disks::open(&path, &db, CONFIG).unwrap();
     assert_eq!(disks.list(), [id("b")]);
     assert_eq!(read(&disk(&disks, "b"), 0, 20 * 4096).await, vec![8; 20 * 4096]);
+}
+
+/// What took part in the last batch is let go of without another: else its space would come back with the next write of any disk.
+#[tokio::test]
+async fn the_space_of_a_discarded_disk_comes_back_without_another_write() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = Database::open(&dir.path().join("db")).unwrap();
+    let path = dir.path().join("overlay");
+    let disks = Disks::open(&path, &db, CONFIG).unwrap();
+    let a = disk(&disks, "a");
+    put(&a, 0, 1).await.unwrap();
+    let is_open = || {
+        let held = std::fs::read_dir("/proc/self/fd").unwrap();
+        let held = held.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+        held.into_iter().any(|file| file.starts_with(path.join("a")))
+    };
+    assert!(is_open());
+    disks.discard(&id("a")).unwrap();
+    drop(a);
+    let until = Instant::now() + Duration::from_secs(10);
+    while is_open() {
+        assert!(Instant::now() < until, "a file of the discarded disk is held open");
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test]

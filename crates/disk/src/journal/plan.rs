@@ -109,6 +109,12 @@ impl Plan {
         self.payload.set_len(0);
     }
 
+    /// Lets go of what took part: an overlay that was discarded has its space back with the last who holds it.
+    pub(crate) fn end(&mut self) {
+        self.taken.clear();
+        self.entries.clear();
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
