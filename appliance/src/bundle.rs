@@ -32,8 +32,17 @@ const PART_MAX: usize = 4 << 20;
 /// Lines of the journal.
 const LINES: &str = "10000";
 /// What the API is asked for.
-const ASKED: [&str; 8] =
-    ["/readyz", "/metrics", "jobs", "exports", "cache", "repositories", "targets", "openapi.json"];
+const ASKED: [&str; 9] = [
+    "/readyz",
+    "/metrics",
+    "jobs",
+    "exports",
+    "cache",
+    "repositories",
+    "targets",
+    "notifications",
+    "openapi.json",
+];
 
 /// Files of the system that tell what it is and how it fares.
 const SYSTEM: [&str; 6] = [
@@ -109,6 +118,8 @@ fn secrets(args: &BundleArgs, config: Option<&Config>) -> Vec<String> {
         files.extend(config.console.token_file.clone());
         files.extend(config.target.iter().filter_map(|target| target.password_file.clone()));
         files.extend(config.repository.iter().filter_map(|entry| entry.credentials_file.clone()));
+        files.extend(config.webhook.iter().filter_map(|webhook| webhook.secret_file.clone()));
+        files.extend(config.mail.iter().filter_map(|mail| mail.password_file.clone()));
     }
     // The packaged unit's credentials.
     let credentials = fs::read_dir(config::CREDENTIALS).into_iter().flatten().flatten();

@@ -15,11 +15,13 @@ mod batch;
 mod format;
 mod in_place;
 mod keep;
+mod notify;
 
 pub(crate) use batch::{BatchCommand, StartArgs};
 pub(crate) use format::Format;
 pub(crate) use in_place::InPlaceArgs;
 pub(crate) use keep::KeepArgs;
+pub(crate) use notify::NotifyCommand;
 
 /// Makes a backed-up virtual machine run again in seconds, without restoring it first.
 #[derive(Parser)]
@@ -89,6 +91,11 @@ pub(crate) enum Command {
     Target {
         #[command(subcommand)]
         what: TargetCommand,
+    },
+    /// List or test who is told what happens: webhooks, mail, syslog.
+    Notify {
+        #[command(subcommand)]
+        what: NotifyCommand,
     },
     /// Write what support needs into one text file, without secrets.
     SupportBundle(BundleArgs),

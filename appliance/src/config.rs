@@ -4,6 +4,7 @@ mod bounds;
 mod file;
 mod hot;
 mod location;
+mod notify;
 mod secrets;
 mod settings;
 mod upkeep;
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 pub(crate) use file::{Config, RepositoryEntry, RepositoryKind, TargetEntry, TargetKind, TlsUse};
 pub(crate) use hot::HotCopySection;
+pub(crate) use notify::{MailSection, SyslogSection, WebhookEntry};
 pub(crate) use secrets::{AdminTokenFile, admin_token, read_secret};
 pub(crate) use settings::settings;
 

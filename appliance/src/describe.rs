@@ -91,7 +91,7 @@ mod tests {
                 None => table.get(&name).cloned(),
             };
             // Lists of examples.
-            if matches!(name.as_str(), "repository" | "target" | "mover.hours") {
+            if matches!(name.as_str(), "repository" | "target" | "webhook" | "mover.hours") {
                 continue;
             }
             assert_eq!(find(&sample), find(&defaults), "{name}");
@@ -104,7 +104,8 @@ mod tests {
         assert_eq!(all.repository.len(), 3);
         assert!(all.repository[1].hot_copy.is_some());
         assert_eq!(all.mover.hours.len(), 1);
-        assert_eq!(all.target.len(), 1);
+        assert_eq!((all.target.len(), all.webhook.len()), (1, 1));
+        assert!(all.mail.is_some() && all.syslog.is_some());
         assert!(all.cache.root_dir.is_some() && all.cache.max_bytes.is_some());
         assert!(all.nfs.advertise.is_some() && all.console.token_file.is_some());
     }

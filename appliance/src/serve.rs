@@ -8,6 +8,7 @@
 mod hot;
 mod layers;
 mod limits;
+mod notify;
 mod state_dir;
 mod targets;
 mod tls;
@@ -61,6 +62,7 @@ async fn run(config: &Config, token: AdminTokenFile) -> Result<(), Failure> {
     let mut nfs = NfsPort::open(&layers).await?;
     layers.jobs.run();
     layers.batches.run();
+    layers.notifier.run(layers.sources()).await.context("begin to tell what happens")?;
     let hot = hot::start(config, &layers.repositories)?;
     let tls = tls::open(config)?;
     let watch = tokio::spawn(tls::watch(tls.clone(), signals.hangup()?));
@@ -81,6 +83,7 @@ async fn run(config: &Config, token: AdminTokenFile) -> Result<(), Failure> {
     // Said for systemd only; without it nobody listens.
     let _ = sd_notify::notify(false, &[NotifyState::Stopping]);
     watch.abort();
+    layers.notifier.stop().await;
     console.port.stop("console", CONSOLE_STOP).await;
     layers.batches.stop().await;
     layers.jobs.stop().await;
@@ -188,6 +191,7 @@ impl ConsolePort {
             disks: layers.disks.clone(),
             nfs: layers.nfs.clone(),
             targets: targets::views(&config.target),
+            notifier: layers.notifier.clone(),
             token: token.token.clone(),
             users: layers.users.clone(),
             audit: layers.audit.clone(),

@@ -10,7 +10,7 @@ use std::{
 use serde_json::Value;
 
 /// Who may use whom. Arrows point down only; what is not listed is refused.
-const ARROWS: [(&str, &[&str]); 11] = [
+const ARROWS: [(&str, &[&str]); 12] = [
     ("rekindle-block", &[]),
     ("rekindle-state", &[]),
     ("rekindle-image", &[]),
@@ -20,10 +20,14 @@ const ARROWS: [(&str, &[&str]); 11] = [
     ("rekindle-nfs", &["disk"]),
     ("rekindle-vsphere", &[]),
     ("rekindle-jobs", &["block", "state", "image", "cache", "repo", "disk", "nfs", "vsphere"]),
-    ("rekindle-console", &["state", "cache", "repo", "disk", "nfs", "jobs"]),
+    ("rekindle-notify", &["state", "repo", "jobs"]),
+    ("rekindle-console", &["state", "cache", "repo", "disk", "nfs", "jobs", "notify"]),
     (
         "rekindle",
-        &["block", "state", "image", "cache", "repo", "disk", "nfs", "vsphere", "jobs", "console"],
+        &[
+            "block", "state", "image", "cache", "repo", "disk", "nfs", "vsphere", "jobs", "notify",
+            "console",
+        ],
     ),
 ];
 
@@ -40,8 +44,8 @@ const ENGINES: [(&str, &[&str]); 11] = [
     // OVF descriptors, and SOAP.
     ("quick-xml", &["rekindle-image", "rekindle-vsphere"]),
     ("clap", &["rekindle"]),
-    // The command line is an HTTP client too.
-    ("reqwest", &["rekindle-vsphere", "rekindle"]),
+    // Webhooks and the command line are HTTP clients too.
+    ("reqwest", &["rekindle-vsphere", "rekindle-notify", "rekindle"]),
 ];
 
 type Manifests = BTreeMap<String, BTreeSet<String>>;

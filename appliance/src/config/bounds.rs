@@ -1,3 +1,5 @@
+mod notify;
+
 use std::{collections::BTreeSet, ops::RangeInclusive, path::Path};
 
 use rekindle_jobs::UpkeepConfig;
@@ -20,6 +22,7 @@ pub(super) fn check(config: &Config) -> Result<(), String> {
     console(config, &mut found);
     repositories(config, &mut found);
     targets(config, &mut found);
+    notify::check(config, &mut found);
     if found.0.is_empty() { Ok(()) } else { Err(found.0.join("\n  ")) }
 }
 

@@ -19,6 +19,9 @@ pub(crate) struct Config {
     pub(crate) console: ConsoleSection,
     pub(crate) repository: Vec<RepositoryEntry>,
     pub(crate) target: Vec<TargetEntry>,
+    pub(crate) webhook: Vec<super::WebhookEntry>,
+    pub(crate) mail: Option<super::MailSection>,
+    pub(crate) syslog: Option<super::SyslogSection>,
 }
 
 impl Default for Config {
@@ -32,6 +35,9 @@ impl Default for Config {
             console: ConsoleSection::default(),
             repository: Vec::new(),
             target: Vec::new(),
+            webhook: Vec::new(),
+            mail: None,
+            syslog: None,
         }
     }
 }

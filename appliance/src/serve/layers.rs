@@ -8,10 +8,11 @@ use rekindle_console::{Audit, Users};
 use rekindle_disk::{Disks, DisksConfig};
 use rekindle_jobs::{Batches, Jobs, JobsConfig, JobsDeps, MoverConfig};
 use rekindle_nfs::{NfsConfig, NfsServer};
+use rekindle_notify::{Notifier, Sources};
 use rekindle_repo::{Attached, Location, Near};
 use rekindle_state::Database;
 
-use super::targets;
+use super::{notify, targets};
 use crate::{
     config::{Config, RepositoryEntry},
     exit::Failure,
@@ -29,6 +30,7 @@ pub(super) struct Layers {
     pub(super) nfs: NfsServer,
     pub(super) jobs: Arc<Jobs>,
     pub(super) batches: Arc<Batches>,
+    pub(super) notifier: Arc<Notifier>,
     pub(super) users: Arc<Users>,
     pub(super) audit: Arc<Audit>,
 }
@@ -43,6 +45,8 @@ impl Layers {
         let users = Arc::new(Users::open(&db).context("read the users")?);
         let repositories = repositories(config).await?;
         let targets = targets::open(config)?;
+        let notifier =
+            Notifier::open(&db, notify::channels(config)?).context("read the outbox of events")?;
         let cache = Cache::open(cache(config)).context("open the cache")?;
         let disks = Disks::open(&dir.join("overlay"), &db, DisksConfig::default())
             .context("open the overlays")?;
@@ -58,7 +62,16 @@ impl Layers {
         };
         let jobs = Jobs::open(deps).await.context("restore jobs and exports")?;
         let batches = Batches::open(jobs.clone(), &db).context("read the batches")?;
-        Ok(Self { repositories, cache, disks, nfs, jobs, batches, users, audit })
+        Ok(Self { repositories, cache, disks, nfs, jobs, batches, notifier, users, audit })
+    }
+
+    /// What the notifier looks at.
+    pub(super) fn sources(&self) -> Sources {
+        Sources {
+            jobs: self.jobs.clone(),
+            batches: self.batches.clone(),
+            repositories: self.repositories.clone(),
+        }
     }
 
     /// Leaves the cache warm and the journal empty for the next start. Neither is needed: what was

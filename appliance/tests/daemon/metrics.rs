@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs,
     process::Command,
 };
 
@@ -63,6 +64,10 @@ fn value(samples: &BTreeMap<String, f64>, name: &str, label: &str) -> f64 {
 async fn metrics_are_those_described_and_count_what_a_guest_did() {
     let site = Site::new();
     site.ingest("web");
+    // A channel that is told nothing here.
+    let channel = "[syslog]\naddress = \"unix:/nowhere\"\nevents = [\"batch_done\"]\n";
+    let config = fs::read_to_string(site.config()).unwrap();
+    fs::write(site.config(), format!("{config}\n{channel}")).unwrap();
     let daemon = site.start();
     let recovered = recover(&daemon, &[]);
     let mut mount = Mount::new(daemon.nfs, &recovered.path).await;

@@ -5,6 +5,7 @@ mod batches;
 mod events;
 mod jobs;
 mod keep;
+mod notifications;
 mod points;
 mod reasoned;
 mod repositories;
@@ -18,6 +19,7 @@ pub(crate) use batches::{BODY_MAX as BATCH_BODY_MAX, batch, batches, cancel_batc
 pub(crate) use events::events;
 pub(crate) use jobs::{cancel, extend, finish, forecast, job, jobs, recover, report, retry, undo};
 pub(crate) use keep::keep;
+pub(crate) use notifications::{notifications, test_notifications};
 pub(crate) use points::points;
 pub(crate) use repositories::repositories;
 pub(crate) use status::{cache, exports, ready, settings, targets};

@@ -276,6 +276,20 @@ pub(crate) const CALLS: &[Call] = &[
     ),
     call(
         "GET",
+        "/api/v1/notifications",
+        WHOLE,
+        false,
+        "webhooks, mail and syslog: what each is told, and what waits for it",
+    ),
+    call(
+        "POST",
+        "/api/v1/notifications/test",
+        ADMIN,
+        false,
+        "send a test event to each of them: {results}, with what came back",
+    ),
+    call(
+        "GET",
         "/api/v1/settings",
         WHOLE,
         false,

@@ -72,6 +72,7 @@ use rekindle_cache::Cache;
 use rekindle_disk::Disks;
 use rekindle_jobs::{Batches, Jobs};
 use rekindle_nfs::NfsServer;
+use rekindle_notify::Notifier;
 use rekindle_repo::Attached;
 use serde::{Deserialize, Serialize};
 use tokio::{net::TcpListener, sync::Semaphore};
@@ -110,6 +111,8 @@ pub struct ConsoleDeps {
     pub nfs: NfsServer,
     /// Configured targets.
     pub targets: Vec<TargetView>,
+    /// Who is told what happens.
+    pub notifier: Arc<Notifier>,
     /// What opens the console.
     pub token: AdminToken,
     /// Who there is.
@@ -165,6 +168,7 @@ pub(crate) struct Console {
     disks: Arc<Disks>,
     nfs: NfsServer,
     targets: Vec<TargetView>,
+    notifier: Arc<Notifier>,
     token: AdminToken,
     tls: Option<Arc<Tls>>,
     sessions: auth::Sessions,
@@ -192,6 +196,7 @@ impl Console {
             disks: deps.disks,
             nfs: deps.nfs,
             targets: deps.targets,
+            notifier: deps.notifier,
             token: deps.token,
             tls: deps.tls,
             sessions: auth::Sessions::default(),

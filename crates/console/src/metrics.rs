@@ -50,6 +50,9 @@ fn scrape(console: &Console) -> anyhow::Result<String> {
     scrape.view("cache", &[], &console.cache.stats())?;
     scrape.view("journal", &[], &console.disks.stats())?;
     scrape.view("nfs", &[], &console.nfs.stats())?;
+    for channel in console.notifier.channels() {
+        scrape.view("notify", &[("channel", channel.name.as_str())], &channel)?;
+    }
     repositories(console, &mut scrape)?;
     let jobs = console.jobs.list();
     states(&jobs, &mut scrape);

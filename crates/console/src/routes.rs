@@ -105,6 +105,8 @@ pub(crate) fn router(console: Arc<Console>) -> Router {
         .route("/api/v1/tokens", get(api::tokens).post(api::add_token))
         .route("/api/v1/tokens/{id}", delete(api::remove_token))
         .route("/api/v1/audit", get(api::audit))
+        .route("/api/v1/notifications", get(api::notifications))
+        .route("/api/v1/notifications/test", post(api::test_notifications))
         .route("/api/v1/settings", get(api::settings))
         .route("/api/v1/openapi.json", get(async || axum::Json(openapi())))
         .route("/metrics", get(metrics::metrics))

@@ -153,6 +153,11 @@ impl Jobs {
         views
     }
 
+    /// Shows each job that is remembered; none is copied.
+    pub fn visit(&self, mut look: impl FnMut(&JobView)) {
+        self.entries.lock().values().for_each(|entry| look(&entry.view.borrow()));
+    }
+
     /// One job; `NotFound` if there is no such.
     pub fn view(&self, id: &JobId) -> Result<JobView, JobError> {
         Ok(self.watch(id)?.borrow().clone())

@@ -32,7 +32,7 @@ const fn histogram(name: &'static str, labels: &'static str, help: &'static str)
     Metric { name, kind: Kind::Histogram, labels, help }
 }
 
-pub(super) const METRICS: [Metric; 79] = [
+pub(super) const METRICS: [Metric; 84] = [
     gauge("build_info", "version", "1, with the version as a label"),
     gauge("up_seconds", "", "seconds since the start"),
     gauge("jobs", "state", "jobs by state; stuck ones want a person"),
@@ -158,6 +158,11 @@ pub(super) const METRICS: [Metric; 79] = [
     counter("nfs_refused", "", "calls of addresses that may not make them"),
     counter("nfs_garbage", "", "records that were no calls"),
     gauge("nfs_held_reads", "", "READs that wait for a repository"),
+    gauge("notify_waiting", "channel", "events that wait for a webhook, mail or syslog"),
+    counter("notify_delivered", "channel", "events that it took"),
+    counter("notify_failed_attempts", "channel", "attempts that failed; they are made again"),
+    counter("notify_given_up", "channel", "events that it did not take for a day"),
+    counter("notify_dropped", "channel", "events that made room for newer ones"),
     gauge("exports", "", "exports"),
     gauge("export_files", "export", "files and folders in it"),
     counter("export_calls", "export", "calls"),
@@ -199,6 +204,7 @@ mod tests {
     use rekindle_disk::JournalStats;
     use rekindle_jobs::SpaceView;
     use rekindle_nfs::ServerStats;
+    use rekindle_notify::ChannelView;
     use rekindle_repo::S3Stats;
 
     use super::{super::scrape::Scrape, *};
@@ -210,6 +216,21 @@ mod tests {
         scrape.view("journal", &[], &JournalStats::default()).unwrap();
         scrape.view("nfs", &[], &ServerStats::default()).unwrap();
         scrape.view("repository", &[], &S3Stats::default()).unwrap();
+        let channel = ChannelView {
+            name: "a".into(),
+            kind: "mail".into(),
+            to: "b".into(),
+            events: BTreeSet::new(),
+            waiting: 1,
+            delivered: 1,
+            failed_attempts: 1,
+            given_up: 1,
+            dropped: 1,
+            delivered_at: None,
+            next_try_at: None,
+            last_failure: None,
+        };
+        scrape.view("notify", &[], &channel).unwrap();
         let space = SpaceView { seconds_until_full: Some(1), ..SpaceView::default() };
         scrape.view("overlay", &[], &space).unwrap();
         let known: BTreeSet<_> = METRICS.iter().map(|metric| metric.name).collect();

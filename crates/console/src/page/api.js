@@ -55,6 +55,8 @@ export const api = {
   prune: (name, body) => call("POST", `${repository(name)}/prune`, body),
   stopUpkeep: (name) => call("DELETE", `${repository(name)}/upkeep`),
   settings: () => call("GET", "/api/v1/settings"),
+  notifications: () => call("GET", "/api/v1/notifications"),
+  testNotifications: () => call("POST", "/api/v1/notifications/test"),
   audit: (from) => call("GET", `/api/v1/audit?limit=200${from === undefined ? "" : `&from=${from}`}`),
   users: () => call("GET", "/api/v1/users"),
   addUser: (body) => call("POST", "/api/v1/users", body),

@@ -8,6 +8,7 @@ import { openRecover, confirm, busy, setSession, whyFields } from "./dialogs.js"
 import { overviewView } from "./overview.js";
 import { accountView, auditView, placesView, settingsView, usersView } from "./admin.js";
 import { people } from "./people.js";
+import { notificationsView } from "./notifications.js";
 import { upkeepActs } from "./upkeep.js";
 
 const $ = (id) => document.getElementById(id);
@@ -95,7 +96,8 @@ async function load(name) {
   } else if (name === "audit") {
     show($("audit-body"), auditView(await api.audit(auditFrom), (from) => { auditFrom = from; refresh(); }));
   } else if (name === "settings") {
-    show($("settings-body"), settingsView(await api.settings()));
+    const [settings, told] = await Promise.all([api.settings(), api.notifications()]);
+    show($("settings-body"), [...notificationsView(told, session.role === "admin", refresh), ...settingsView(settings)]);
   } else if (name === "account") {
     const [now, tokens] = await Promise.all([api.session(), api.tokens()]);
     know(now);
