@@ -21,6 +21,8 @@ class Proxy:
         self.owed = []
         self.seen = Counter()
         self.random = random.Random(seed)
+        # A loop holds its tasks weakly.
+        self.serving = set()
 
     def __enter__(self):
         self.loop = asyncio.new_event_loop()
@@ -54,6 +56,7 @@ class Proxy:
 
     async def _serve(self, reader, writer):
         server = None
+        self.serving.add(asyncio.current_task())
         try:
             while head := await _head(reader):
                 body = await _body(reader, head)
@@ -78,6 +81,7 @@ class Proxy:
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
+            self.serving.discard(asyncio.current_task())
             for one in (writer, server and server[1]):
                 if one:
                     one.close()
