@@ -13,7 +13,7 @@ mod real;
 #[cfg(feature = "testing")]
 pub(crate) use faulty::FaultyFile;
 #[cfg(feature = "testing")]
-pub use faulty::{Faults, FaultyStorage};
+pub use faulty::{FailedCommit, Faults, FaultyStorage};
 use real::RealFile;
 
 /// Alignment, in memory and in the file, that direct I/O asks for.

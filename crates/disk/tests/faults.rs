@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rekindle_disk::{
-    Base, Disk, DiskError, DiskId, Disks, DisksConfig, Faults, FaultyStorage, Priority, concat,
+    Base, Disk, DiskError, DiskId, Disks, DisksConfig, FailedCommit, Faults, FaultyStorage,
+    Priority, concat,
 };
 use rekindle_state::Database;
 
@@ -87,6 +88,41 @@ async fn a_failed_sync_of_the_data_is_replayed_and_not_guessed_at() {
         drop((a, b, disks));
         let disks = open(&storage.after_cut(0)).unwrap();
         assert_eq!(read(&disk(&disks, "a"), 0, 4096).await, [1; 4096]);
+    }
+}
+
+/// Nobody knows which overlay the next open finds: what would be acknowledged now could be another's then.
+#[tokio::test]
+async fn a_freeze_whose_commit_fails_stops_all_writes_until_the_next_open() {
+    for found in [FailedCommit::Made, FailedCommit::Lost] {
+        let storage = FaultyStorage::default();
+        let disks = open(&storage).unwrap();
+        let (a, b) = (disk(&disks, "a"), disk(&disks, "b"));
+        put(&a, 0, 1).await.unwrap();
+        put(&b, 0, 1).await.unwrap();
+        // The commit of the freeze is the only one that is left to make.
+        disks.checkpoint().unwrap();
+        storage.set_faults(Faults { fail_commits: Some((0, found)), ..Faults::default() });
+        assert!(disks.freeze(std::slice::from_ref(&a)).await.is_err());
+        storage.set_faults(Faults::default());
+        let mut models = [[1; 4096], [1; 4096]];
+        for (disk, model) in [&a, &b].into_iter().zip(&mut models) {
+            let answer = put(disk, 0, 2).await;
+            if answer.is_ok() {
+                model.fill(2);
+            }
+            assert!(matches!(answer, Err(DiskError::Stopped(_))), "{found:?}: {answer:?}");
+            assert_eq!(read(disk, 0, 4096).await, [1; 4096], "reads go on");
+        }
+        assert!(disks.freeze(std::slice::from_ref(&b)).await.is_err());
+        drop((a, b, disks));
+        let disks = open(&storage.after_cut(0)).unwrap();
+        for (name, model) in ["a", "b"].into_iter().zip(models) {
+            let disk = disk(&disks, name);
+            assert_eq!(read(&disk, 0, 4096).await, model, "{name}: {found:?}");
+            put(&disk, 0, 3).await.unwrap();
+            assert_eq!(read(&disk, 0, 4096).await, [3; 4096]);
+        }
     }
 }
 

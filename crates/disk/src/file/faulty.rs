@@ -12,6 +12,10 @@ use parking_lot::{Mutex, MutexGuard};
 use super::{Purpose, Space};
 use crate::records::{JournalRecord, LayerRecord, OverlayRecord};
 
+mod open;
+
+pub(crate) use open::FaultyFile;
+
 /// Bytes that the device writes as a whole.
 const SECTOR: usize = 512;
 
@@ -30,6 +34,18 @@ pub struct Faults {
     pub fail_data_sync: bool,
     /// Bytes that data files may hold together.
     pub room: Option<u64>,
+    /// Commits of records fail from this one on, counted from 0 when this is set. Whether they are there all the same, the
+    /// next open finds out.
+    pub fail_commits: Option<(u64, FailedCommit)>,
+}
+
+/// What is found later of a commit that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailedCommit {
+    /// All of it.
+    Made,
+    /// Nothing.
+    Lost,
 }
 
 /// Files and records in memory that share one power switch.
@@ -40,8 +56,14 @@ pub struct FaultyStorage(Arc<Mutex<World>>);
 struct World {
     faults: Faults,
     steps: u64,
+    /// Since the faults were set.
+    commits: u64,
     journal_syncs: u64,
     files: BTreeMap<PathBuf, Node>,
+    /// Files that have no name any more, as whoever has them open reads them.
+    unnamed: BTreeMap<u64, Vec<u8>>,
+    /// How many files were made.
+    made: u64,
     records: MemoryRecords,
     /// What a commit that the cut interrupted would have left.
     torn_commit: Option<MemoryRecords>,
@@ -59,6 +81,7 @@ pub(crate) struct MemoryRecords {
 
 #[derive(Clone, Debug)]
 struct Node {
+    inode: u64,
     purpose: Purpose,
     now: Vec<u8>,
     durable: Vec<u8>,
@@ -151,7 +174,8 @@ impl FaultyStorage {
 
     /// Breaks something else from now on. Steps count on.
     pub fn set_faults(&self, faults: Faults) {
-        self.lock().faults = faults;
+        let mut world = self.lock();
+        (world.faults, world.commits) = (faults, 0);
     }
 
     /// What is found when the power is back: all that was synced, and of the rest what `seed` says.
@@ -177,7 +201,8 @@ impl FaultyStorage {
         }
         let torn = world.torn_commit.clone().filter(|_| dice.coin());
         let records = torn.unwrap_or_else(|| world.records.clone());
-        Self(Arc::new(Mutex::new(World { files, records, ..World::default() })))
+        let made = world.made;
+        Self(Arc::new(Mutex::new(World { files, made, records, ..World::default() })))
     }
 
     /// Flips one bit of the file `path`, at byte `at`, behind everyone's back.
@@ -209,9 +234,18 @@ impl FaultyStorage {
         }
         let mut records = world.records.clone();
         change(&mut records);
-        match step {
-            Ok(()) => world.records = records,
-            Err(_) => world.torn_commit = Some(records),
+        world.commits += 1;
+        let number = world.commits - 1;
+        let failed = world.faults.fail_commits.filter(|(first, _)| number >= *first);
+        match (&step, failed) {
+            (Ok(()), None) => world.records = records,
+            (Ok(()), Some((_, what))) => {
+                if what == FailedCommit::Made {
+                    world.records = records;
+                }
+                return Err(io::Error::other("commit failed"));
+            }
+            (Err(_), _) => world.torn_commit = Some(records),
         }
         step
     }
@@ -237,17 +271,21 @@ impl FaultyStorage {
                 return Err(io::ErrorKind::NotFound.into());
             }
             world.step()?;
-            let node =
-                Node { purpose, now: vec![], durable: vec![], pending: vec![], named: false };
+            world.made += 1;
+            let (inode, now, durable, pending) = (world.made, vec![], vec![], vec![]);
+            let node = Node { inode, purpose, now, durable, pending, named: false };
             world.files.insert(path.to_owned(), node);
         }
-        Ok(FaultyFile { storage: self.clone(), path: path.to_owned() })
+        let inode = world.files.get(path).map_or(0, |node| node.inode);
+        Ok(FaultyFile { storage: self.clone(), path: path.to_owned(), inode })
     }
 
     pub(super) fn remove_dir(&self, dir: &Path) -> io::Result<()> {
         let mut world = self.lock();
         world.step()?;
-        world.files.retain(|path, _| !path.starts_with(dir));
+        let removed = world.files.extract_if(.., |path, _| path.starts_with(dir));
+        let removed: Vec<_> = removed.map(|(_, node)| (node.inode, node.now)).collect();
+        world.unnamed.extend(removed);
         Ok(())
     }
 
@@ -279,132 +317,5 @@ impl Node {
             return 0;
         }
         self.now.chunks(4096).filter(|page| page.iter().any(|b| *b != 0)).count() as u64 * 4096
-    }
-}
-
-/// A file of a [`FaultyStorage`].
-#[derive(Debug)]
-pub(crate) struct FaultyFile {
-    storage: FaultyStorage,
-    path: PathBuf,
-}
-
-impl FaultyFile {
-    /// Runs `call` on the file; a file that was removed stays readable as nothing.
-    fn change(&self, change: Change) -> io::Result<()> {
-        let mut world = self.storage.lock();
-        let step = world.step();
-        let (interrupted, room) = (world.interrupted(), world.faults.room);
-        let others: u64 = match room {
-            Some(_) => {
-                world.files.iter().filter(|(p, _)| **p != self.path).map(|(_, n)| n.data()).sum()
-            }
-            None => 0,
-        };
-        let Some(node) = world.files.get_mut(&self.path) else { return step };
-        match step {
-            Ok(()) => {
-                let mut after = node.now.clone();
-                change.apply(&mut after);
-                let after = Node { now: after, ..node.clone() };
-                if room
-                    .is_some_and(|room| others + after.data() > room && after.data() > node.data())
-                {
-                    return Err(io::ErrorKind::StorageFull.into());
-                }
-                node.now = after.now;
-                node.pending.push(change);
-            }
-            // The write that the cut interrupts may have begun.
-            Err(_) if interrupted => node.pending.push(change),
-            Err(_) => {}
-        }
-        step
-    }
-
-    pub(super) fn read_at(&self, buf: &mut [u8], at: u64) -> io::Result<usize> {
-        let world = self.storage.lock();
-        if world.faults.cut_at.is_some_and(|cut| world.steps > cut) {
-            return Err(dark());
-        }
-        let Some(node) = world.files.get(&self.path) else { return Ok(0) };
-        let rest = node.now.get(at as usize..).unwrap_or_default();
-        let len = rest.len().min(buf.len());
-        buf[..len].copy_from_slice(&rest[..len]);
-        Ok(len)
-    }
-
-    pub(super) fn read_cached(&self, buf: &mut [u8], at: u64) -> bool {
-        matches!(self.read_at(buf, at), Ok(len) if len == buf.len())
-    }
-
-    pub(super) fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
-        self.write_both(bytes, &[], at)
-    }
-
-    pub(super) fn write_both(&self, head: &[u8], body: &[u8], at: u64) -> io::Result<()> {
-        self.change(Change::Write(at as usize, [head, body].concat()))
-    }
-
-    pub(super) fn sync(&self) -> io::Result<()> {
-        let mut world = self.storage.lock();
-        world.step()?;
-        let faults = world.faults.clone();
-        let number = world.journal_syncs;
-        let Some(node) = world.files.get_mut(&self.path) else { return Ok(()) };
-        let journal = node.purpose == Purpose::Journal;
-        let grown = node.durable.len() != node.now.len();
-        let ignored = if journal { faults.ignore_journal_sync } else { faults.ignore_data_sync };
-        if ignored && !grown {
-            return Ok(());
-        }
-        let failed = match journal {
-            true => faults.fail_journal_sync == Some(number),
-            false => faults.fail_data_sync,
-        };
-        if failed {
-            // As Linux does: the dirty pages are dropped and the next sync would succeed.
-            node.pending.clear();
-            node.now.clone_from(&node.durable);
-        } else {
-            node.pending.clear();
-            node.durable.clone_from(&node.now);
-        }
-        world.journal_syncs += u64::from(journal);
-        if failed {
-            return Err(io::Error::other("sync failed"));
-        }
-        Ok(())
-    }
-
-    pub(super) fn punch(&self, range: Range<u64>) -> io::Result<()> {
-        self.change(Change::Zero(range.start as usize..range.end as usize))
-    }
-
-    pub(super) fn allocate(&self, range: Range<u64>) -> io::Result<()> {
-        let mut world = self.storage.lock();
-        world.step()?;
-        let Some(room) = world.faults.room else { return Ok(()) };
-        let used: u64 = world.files.values().map(Node::data).sum();
-        let more = range.end.div_ceil(4096) * 4096 - range.start / 4096 * 4096;
-        if used + more > room { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
-    }
-
-    pub(super) fn set_len(&self, len: u64) -> io::Result<()> {
-        self.change(Change::Len(len as usize))
-    }
-
-    pub(super) fn len(&self) -> io::Result<u64> {
-        let world = self.storage.lock();
-        Ok(world.files.get(&self.path).map_or(0, |node| node.now.len() as u64))
-    }
-
-    pub(super) fn allocated(&self) -> io::Result<u64> {
-        let world = self.storage.lock();
-        Ok(world.files.get(&self.path).map_or(0, Node::data))
-    }
-
-    pub(super) fn is_direct(&self) -> bool {
-        true
     }
 }
