@@ -60,6 +60,12 @@ impl Top {
         }
     }
 
+    /// Whether nothing was written since it was put over its layer.
+    pub(crate) fn is_as_frozen(&self) -> bool {
+        let size = self.overlay.size();
+        self.layer().is_some_and(|layer| layer.size() == size) && self.overlay.written_bytes() == 0
+    }
+
     /// Who wrote the byte at `at` since the layer `until` was frozen, and where that ends.
     fn writer(&self, at: u64, end: u64, until: Option<u64>) -> (Owner, u64) {
         let (owner, end) = self.overlay.run_at(at, end);

@@ -17,9 +17,11 @@ use crate::{Base, DISK_MAX, Disk, DiskError, JournalStats};
 
 mod freeze;
 mod layers;
+mod merge;
 mod open;
 
 use layers::Layers;
+use merge::Merger;
 
 /// Smallest journal: four segments of 64 KiB.
 const JOURNAL_MIN: u64 = 256 << 10;
@@ -65,10 +67,12 @@ pub struct Disks {
     journal: Arc<Journal>,
     checkpointer: Arc<Checkpointer>,
     slots: Arc<Mutex<Slots>>,
-    layers: Mutex<Layers>,
-    /// Held by whoever makes, freezes or discards an overlay.
-    changing: Mutex<()>,
+    layers: Arc<Mutex<Layers>>,
+    /// Held by whoever makes, freezes, merges or discards an overlay.
+    changing: Arc<Mutex<()>>,
+    merger: Arc<Merger>,
     committers: Mutex<Vec<JoinHandle<()>>>,
+    merging: Mutex<Option<JoinHandle<()>>>,
     background: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -196,6 +200,8 @@ impl Disks {
         let remove = |folder: String| self.storage.remove_dir(&self.dir.join(folder));
         let removed = folders.into_iter().try_for_each(remove);
         let removed = removed.and_then(|()| self.storage.sync_dir(&self.dir));
+        // What it lay over, only one may lie over now.
+        self.merger.look();
         removed.map_err(|e| DiskError::io("remove overlay", e))
     }
 
@@ -221,6 +227,8 @@ impl Disks {
 
     /// Finishes the writes that wait, makes a checkpoint and stops. Later writes get `Gone`.
     pub fn close(&self) -> Result<(), DiskError> {
+        self.merger.close();
+        let _ = self.merging.lock().take().map(JoinHandle::join);
         self.journal.close();
         for committer in self.committers.lock().drain(..) {
             let _ = committer.join();

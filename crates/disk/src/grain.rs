@@ -164,6 +164,11 @@ impl GrainTable {
         bytes
     }
 
+    /// Whether a grain of the leaf was ever written.
+    pub(crate) fn has_leaf(&self, idx: u32) -> bool {
+        self.leaf(u64::from(idx)).is_some()
+    }
+
     /// Takes a leaf as it was kept. `false` if the bytes are none.
     pub(crate) fn load_leaf(&self, idx: u32, bytes: &[u8]) -> bool {
         let (words, rest) = bytes.as_chunks::<8>();

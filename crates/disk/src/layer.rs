@@ -6,7 +6,8 @@ use crate::grain::{GRAIN, Owner};
 use crate::overlay::Overlay;
 use crate::segments::Segments;
 
-/// How many frozen layers lie under a disk at most: a read looks at each of them.
+/// How many frozen layers lie under a disk at most: a read looks at each of them. Those that no other disk lies over are
+/// merged long before.
 pub const LAYERS_MAX: usize = 8;
 
 /// What a guest had written to a disk at one moment. It never changes; what is written later lies above it.
@@ -30,6 +31,20 @@ impl Layer {
     /// A layer over `below` that has what `overlay` has: no write to it is under way, and none will be.
     pub(crate) fn new(overlay: Arc<Overlay>, below: Option<Arc<Self>>) -> Self {
         Self { overlay, below }
+    }
+
+    /// The same layer over what those that lay under it were merged into.
+    pub(crate) fn over(&self, below: Option<Arc<Self>>) -> Self {
+        Self { overlay: self.overlay.clone(), below }
+    }
+
+    /// What it lies over.
+    pub(crate) fn below(&self) -> Option<&Arc<Self>> {
+        self.below.as_ref()
+    }
+
+    pub(crate) fn overlay(&self) -> &Arc<Overlay> {
+        &self.overlay
     }
 
     /// Names it for good.

@@ -16,7 +16,8 @@
 //! ```
 //!
 //! A freeze makes a layer of a disk's overlay, which never changes again, and puts an empty overlay over it. To that one the
-//! layer, and what it lies over, is the base. Other disks may be put over the layer: forks.
+//! layer, and what it lies over, is the base. Other disks may be put over the layer: forks. A layer that only one other lies
+//! over is merged into that one, in the background, so that a disk can be frozen for ever.
 //!
 //! # Invariants
 //!
@@ -30,7 +31,8 @@
 //! 6. After a failed write or sync of the journal no write is acknowledged until the next open.
 //! 7. A full file system refuses the write that finds it so, and no other.
 //! 8. A freeze is of one moment over all the disks that it names: of what was answered before it began all is in the
-//!    layers, of what began after it ended nothing. A layer never changes, and goes with the last disk that lies over it.
+//!    layers, of what began after it ended nothing. What a layer and those below it have never changes; it goes with the last
+//!    disk that lies over it, and who holds it reads on.
 //!
 //! # Locking
 //!
@@ -41,7 +43,8 @@
 //!
 //! # Crash
 //!
-//! The crash order is two numbered lists at the top of `journal.rs`, and one for freezing in `disks/freeze.rs`.
+//! The crash order is two numbered lists at the top of `journal.rs`, one for freezing in
+//! `disks/freeze.rs` and one for merging layers in `disks/merge.rs`.
 //!
 //! # Cancellation
 //!

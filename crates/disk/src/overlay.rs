@@ -14,6 +14,8 @@ use crate::id::DiskId;
 use crate::records::{LeafRecord, OverlayRecord, Records};
 use crate::{DISK_MAX, DiskError};
 
+mod adopt;
+
 /// The guest's writes over one disk: a sparse data file with the disk's own offsets, and the owner
 /// of each grain.
 ///

@@ -277,6 +277,34 @@ impl Records {
         }
     }
 
+    /// Puts the layer `upper` over what `lower`, whose grains it has, lay over: `lower` is gone, with its leaves, in one
+    /// commit. May be called again.
+    pub(crate) fn merge(
+        &self,
+        upper: u64,
+        record: &LayerRecord,
+        lower: u64,
+    ) -> Result<(), DiskError> {
+        match self {
+            Self::Database(tables) => {
+                let mut batch = tables.db.batch();
+                batch.put(&tables.layers, &upper.to_be_bytes(), record)?;
+                batch.delete(&tables.layers, &lower.to_be_bytes())?;
+                batch.delete_prefix(&tables.leaves, &lower.to_be_bytes())?;
+                Ok(batch.commit()?)
+            }
+            #[cfg(feature = "testing")]
+            Self::Memory(memory) => {
+                let merged = memory.commit(|records| {
+                    records.layers.insert(upper, record.clone());
+                    records.layers.remove(&lower);
+                    records.leaves.retain(|(of, _), _| *of != lower);
+                });
+                merged.map_err(dark)
+            }
+        }
+    }
+
     /// Keeps leaves, in one commit or several: a leaf may be kept early, never late.
     pub(crate) fn put_leaves(&self, leaves: &[LeafRecord]) -> Result<(), DiskError> {
         match self {

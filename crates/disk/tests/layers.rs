@@ -65,7 +65,12 @@ struct Model {
     disks: BTreeMap<String, Vec<u8>>,
     unsure: Option<Unsure>,
     made: u64,
+    /// Frozen moments that somebody reads on, whatever becomes of the disks.
+    held: Vec<(Base, Vec<u8>)>,
 }
+
+/// How many are held at once.
+const HELD_MAX: usize = 3;
 
 impl Model {
     fn pick(&self, dice: &mut Dice) -> String {
@@ -127,7 +132,7 @@ async fn look(disks: &Disks) -> Result<BTreeMap<String, Vec<u8>>, DiskError> {
 async fn happen(disks: &Arc<Disks>, model: &mut Model, dice: &mut Dice) -> Result<(), DiskError> {
     let name = model.pick(dice);
     let disk = disks.attach(&id(&name), base())?;
-    match dice.below(12) {
+    match dice.below(15) {
         0..=2 if model.disks.len() < DISKS_MAX => {
             let all = dice.below(2) == 0;
             let others = model.disks.keys().filter(|other| all && **other != name);
@@ -141,6 +146,9 @@ async fn happen(disks: &Arc<Disks>, model: &mut Model, dice: &mut Dice) -> Resul
             };
             for (disk, layer) in freezing.iter().zip(&layers) {
                 assert!(disk.written_since(Some(layer), 0).next().is_none());
+            }
+            if dice.below(2) == 0 && model.held.len() < HELD_MAX {
+                model.held.push((freezing[0].frozen(&layers[0]), model.disks[&name].clone()));
             }
             if dice.below(3) > 0 {
                 let bytes = model.disks[&name].clone();
@@ -163,6 +171,16 @@ async fn happen(disks: &Arc<Disks>, model: &mut Model, dice: &mut Dice) -> Resul
             model.disks.get_mut(&name).unwrap().resize(size, 0);
         }
         6 => disks.checkpoint()?,
+        7 | 8 => {
+            let left = 1 + dice.below(2) as usize;
+            disks.merge_layers(left)?;
+        }
+        9 if !model.held.is_empty() => {
+            let at = dice.below(model.held.len() as u64) as usize;
+            let (frozen, wanted) = model.held.swap_remove(at);
+            let found = concat(&frozen.read(0..frozen.size(), Priority::Guest).await?);
+            assert!(found[..] == wanted[..], "what is held of a frozen disk");
+        }
         _ => {
             let size = model.disks[&name].len() as u64;
             let at = match dice.below(2) {
@@ -221,6 +239,7 @@ fn run(cut: Option<u64>, seed: u64, faults: &Faults) -> Result<u64, String> {
         let _ = story(&storage, &mut model, &mut dice, 40).await;
         let steps = storage.steps();
         for second in [cut.map(|_| dice.below(60)), cut.map(|_| dice.below(200)), None] {
+            model.held.clear();
             storage = storage.after_cut(dice.below(u64::MAX));
             let disks = match open(&storage) {
                 Ok(disks) => disks,
@@ -354,8 +373,16 @@ async fn layers_end_where_no_more_can_lie_under_a_disk_and_go_with_their_last_us
     let again = disks.freeze(std::slice::from_ref(&disk)).await.unwrap();
     assert!(Arc::ptr_eq(&again[0], &layers[LAYERS_MAX - 1]));
     disk.write(8 * 4096, vec![9; 512].into()).await.unwrap();
+    // None can be merged into the one above it: another disk lies over each.
+    for (n, layer) in layers.iter().enumerate() {
+        disks.fork(&id(&format!("pin-{n}")), layer).unwrap();
+    }
+    assert_eq!(disks.merge_layers(1).unwrap(), 0);
     let refused = disks.freeze(std::slice::from_ref(&disk)).await;
     assert!(matches!(refused, Err(DiskError::Refused(_))));
+    for n in 0..layers.len() {
+        disks.discard(&id(&format!("pin-{n}"))).unwrap();
+    }
     // What was written since each of them, zeros and parts of grains as well.
     for (n, layer) in layers.iter().enumerate() {
         let written: Vec<_> = disk.written_since(Some(layer), 0).collect();

@@ -41,14 +41,17 @@ impl Disks {
     /// wait meanwhile, for as long as a checkpoint takes. No byte is copied. In the order of `disks`; one to which nothing
     /// was written since it was frozen last gets the same layer again.
     ///
-    /// `Refused` if [`crate::LAYERS_MAX`] layers lie under one of them, and `Gone` if one is discarded: nothing is changed then.
+    /// Where [`crate::LAYERS_MAX`] layers lie under one of them, some are merged first, which may take long. `Refused` if other
+    /// disks lie over each of them, `Full` if there is no space for it, and `Gone` if a disk is discarded: nothing is changed
+    /// then.
     pub async fn freeze(
         self: &Arc<Self>,
         disks: &[Arc<Disk>],
     ) -> Result<Vec<Arc<Layer>>, DiskError> {
         // Most of the work of the one that is made while writes wait.
-        let early = self.clone();
-        crate::disk::blocking(move || early.checkpoint()).await?;
+        let (early, named) = (self.clone(), disks.to_vec());
+        let ready = move || early.make_room_under(&named).and_then(|()| early.checkpoint());
+        crate::disk::blocking(ready).await?;
         let mut holds = Vec::with_capacity(disks.len());
         for disk in disks {
             holds.push(disk.hold_writes().await);
@@ -57,6 +60,7 @@ impl Disks {
         crate::disk::blocking(move || {
             let frozen = all.freeze_held(&disks);
             drop(holds);
+            all.merger.look();
             frozen
         })
         .await
@@ -101,8 +105,7 @@ impl Disks {
             Some(_) | None => return Err(DiskError::Gone),
         };
         let size = disk.size();
-        let same = top.layer().is_some_and(|layer| layer.size() == size);
-        if same && top.overlay.written_bytes() == 0 {
+        if top.is_as_frozen() {
             return Ok(None);
         }
         self.layers.lock().check_depth(below)?;
@@ -139,7 +142,7 @@ impl Disks {
     /// must be what the frozen disk lies over. Durable when it returns; if it exists already and lies over `layer`, nothing is
     /// done.
     ///
-    /// `Gone` if no disk lies over `layer` any more.
+    /// `Gone` if no disk lies over `layer` any more, or it was merged into the one above it.
     pub fn fork(&self, id: &DiskId, layer: &Layer) -> Result<(), DiskError> {
         let _changing = self.changing.lock();
         let under = Some(layer.number());
@@ -148,7 +151,7 @@ impl Disks {
             Some(_) => return Err(DiskError::Refused(format!("disk {id} exists and is another"))),
             None => {}
         }
-        if self.layers.lock().get(under).is_err() {
+        if !self.layers.lock().bears(layer.number()) {
             return Err(DiskError::Gone);
         }
         self.create_over(id, layer.size(), under)

@@ -12,6 +12,15 @@ pub(super) struct Layers(BTreeMap<u64, Kept>);
 struct Kept {
     record: LayerRecord,
     layer: Result<Arc<Layer>, DiskError>,
+    /// Whether a commit that merged it into the one above it failed: nobody knows whether its record is there.
+    unsure: bool,
+}
+
+/// A layer and the one below it, which nothing else lies over.
+#[derive(Clone)]
+pub(super) struct Pair {
+    pub(super) upper: Arc<Layer>,
+    pub(super) lower: Arc<Layer>,
 }
 
 impl Layers {
@@ -21,7 +30,7 @@ impl Layers {
         record: LayerRecord,
         layer: Result<Arc<Layer>, DiskError>,
     ) {
-        self.0.insert(number, Kept { record, layer });
+        self.0.insert(number, Kept { record, layer, unsure: false });
     }
 
     /// The layer `number`, which lies over what its record says.
@@ -45,6 +54,83 @@ impl Layers {
         }
         let text = format!("{LAYERS_MAX} frozen layers lie under the disk: no more can");
         Err(DiskError::Refused(text))
+    }
+
+    /// Whether a disk may be put over the layer.
+    pub(super) fn bears(&self, number: u64) -> bool {
+        self.0.get(&number).is_some_and(|kept| kept.layer.is_ok() && !kept.unsure)
+    }
+
+    /// Of the layers under who lies over `below`, if they are more than `most`, the two that are merged with the fewest
+    /// bytes. `disks` are what all disks lie over. Two whose merge nobody knows the end of come before all others.
+    pub(super) fn pair(
+        &self,
+        below: Option<u64>,
+        most: usize,
+        disks: &[Option<u64>],
+    ) -> Option<Pair> {
+        let chain: Vec<u64> = self.chain(below).collect();
+        let pairs = || chain.windows(2).map(|two| (two[0], two[1]));
+        let unsure = |number: u64| self.0.get(&number).is_some_and(|kept| kept.unsure);
+        if let Some((upper, lower)) = pairs().find(|(_, lower)| unsure(*lower)) {
+            return self.of_pair(upper, lower);
+        }
+        if chain.len() <= most {
+            return None;
+        }
+        let free = pairs().filter(|(_, lower)| self.lies_over(*lower, disks) == 1);
+        let found = free.filter_map(|(upper, lower)| self.of_pair(upper, lower));
+        found.min_by_key(|pair| pair.lower.data_bytes())
+    }
+
+    /// Whether the two are still what they were when [`Layers::pair`] found them.
+    pub(super) fn is_pair(&self, pair: &Pair, disks: &[Option<u64>]) -> bool {
+        let (upper, lower) = (pair.upper.number(), pair.lower.number());
+        let over = self.0.get(&upper).is_some_and(|kept| kept.record.below == Some(lower));
+        over && self.lies_over(lower, disks) == 1
+    }
+
+    fn of_pair(&self, upper: u64, lower: u64) -> Option<Pair> {
+        let sound = |number| self.get(Some(number)).ok().flatten();
+        Some(Pair { upper: sound(upper)?, lower: sound(lower)? })
+    }
+
+    /// How many disks and layers lie over a layer.
+    fn lies_over(&self, number: u64, disks: &[Option<u64>]) -> usize {
+        let layers = self.0.values().map(|kept| &kept.record.below);
+        layers.chain(disks).filter(|below| **below == Some(number)).count()
+    }
+
+    /// The upper one's record once it lies over what the lower one lies over. Until the two are [`Layers::merge`]d nothing
+    /// is put over the lower one.
+    pub(super) fn begin_merge(&mut self, pair: &Pair) -> Option<LayerRecord> {
+        let lower = self.0.get_mut(&pair.lower.number())?;
+        lower.unsure = true;
+        let below = lower.record.below;
+        let upper = &self.0.get(&pair.upper.number())?.record;
+        Some(LayerRecord { below, ..upper.clone() })
+    }
+
+    /// Takes the lower layer out: the upper one, and what lies over that, is over what it lay over. Says in which folder
+    /// it was.
+    pub(super) fn merge(&mut self, pair: &Pair, record: LayerRecord) -> Option<String> {
+        let folder = self.remove(pair.lower.number());
+        let mut anew = BTreeMap::new();
+        for (number, kept) in self.0.range_mut(pair.upper.number()..) {
+            let under = if *number == pair.upper.number() {
+                kept.record = record.clone();
+                pair.lower.below().cloned()
+            } else if let Some(under) = kept.record.below.and_then(|below| anew.get(&below)) {
+                Some(Arc::clone(under))
+            } else {
+                continue;
+            };
+            if let Ok(layer) = &mut kept.layer {
+                *layer = Arc::new(layer.over(under));
+                anew.insert(*number, layer.clone());
+            }
+        }
+        folder
     }
 
     /// The layers under who lies over `below`. Numbers go down, so it ends.

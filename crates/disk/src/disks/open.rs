@@ -6,6 +6,7 @@ use std::thread::JoinHandle;
 use parking_lot::Mutex;
 
 use super::layers::Layers;
+use super::merge::Merger;
 use super::{Disks, DisksConfig, Slot, Slots};
 use crate::DiskError;
 use crate::file::{DiskFile, Purpose, Storage};
@@ -55,6 +56,20 @@ impl Disks {
         let checkpointer =
             Arc::new(Checkpointer::new(journal.clone(), records.clone(), recorded, overlays));
         let (committers, background) = start_threads(&journal, &checkpointer)?;
+        let (layers, changing) = (Arc::new(Mutex::new(layers)), Arc::new(Mutex::new(())));
+        let merger = Arc::new(Merger {
+            storage: storage.clone(),
+            dir: dir.to_owned(),
+            records: records.clone(),
+            journal: journal.clone(),
+            slots: slots.clone(),
+            layers: layers.clone(),
+            changing: changing.clone(),
+            merging: Mutex::default(),
+            wanted: Mutex::default(),
+            changed: parking_lot::Condvar::new(),
+        });
+        let merging = start_merging(&storage, &merger)?;
         Ok(Arc::new(Self {
             storage,
             dir: dir.to_owned(),
@@ -62,8 +77,10 @@ impl Disks {
             journal,
             checkpointer,
             slots,
-            layers: Mutex::new(layers),
-            changing: Mutex::new(()),
+            layers,
+            changing,
+            merger,
+            merging: Mutex::new(merging),
             committers: Mutex::new(committers),
             background: Mutex::new(Some(background)),
         }))
@@ -255,6 +272,24 @@ fn sound(slots: &Slots) -> Vec<Arc<Overlay>> {
         Slot::Damaged { .. } => None,
     });
     sound.collect()
+}
+
+/// Files that lose power are merged when they are told to: a story is the same each time.
+fn start_merging(
+    storage: &Storage,
+    merger: &Arc<Merger>,
+) -> Result<Option<JoinHandle<()>>, DiskError> {
+    match storage {
+        Storage::Real => {
+            merger.look();
+            let merger = merger.clone();
+            let thread = std::thread::Builder::new().name("disk-merge".into());
+            let started = thread.spawn(move || merger.run());
+            started.map(Some).map_err(|e| DiskError::io("start overlay thread", e))
+        }
+        #[cfg(feature = "testing")]
+        Storage::Faulty(_) => Ok(None),
+    }
 }
 
 type Threads = (Vec<JoinHandle<()>>, JoinHandle<()>);
