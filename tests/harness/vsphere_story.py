@@ -131,6 +131,46 @@ def story(folder, simulator):
     simulator.process.kill()
 
 
+def standalone(folder, simulator):
+    """The same on one ESXi host, which cannot relocate: the VM runs from the export until it is thrown away."""
+    secret(folder / "password", simulator.password)
+    config = folder / "rekindle.toml"
+    config.write_text(CONFIG.format(folder=folder, url=simulator.url, thumbprint=simulator.thumbprint, host=simulator.host))
+    vmx, content = lay_down_backup(folder)
+    with Daemon(folder / "state", config=config) as daemon:
+        daemon.ingest(vmx)
+        before = simulator.state()
+        body = {"point": "web", "target": {"kind": "vsphere", "name": "vcenter"}}
+        try:
+            daemon.api("POST", "recoveries", {**body, "migrate": {"datastore": simulator.local_datastore()["name"]}})
+        except RuntimeError as refusal:
+            expect("a migration is refused when it is asked for, and a vCenter named for it", "needs_vcenter" in str(refusal))
+        else:
+            raise AssertionError("a host alone is asked to relocate")
+        job = daemon.api("POST", "recoveries", body)["id"]
+        name = daemon.until_state(job, "serving")["name"]
+        vm = simulator.vm(name)
+        expect(f"the VM {name} runs from the export", vm["power"] == "poweredOn" and not vm["question"])
+        found = simulator.door("GET", f"/guest?vm={name}&disk=0&offset=0&length={len(content)}")
+        expect("its guest reads what was backed up", found == bytes(content))
+        write(simulator, name, content, 4096, b"before the restart " * 5000)
+        daemon.kill()
+        daemon.start()
+        write(simulator, name, content, 20 << 20, b"after the daemon came back " * 2000)
+        found = simulator.door("GET", f"/guest?vm={name}&disk=0&offset=0&length={len(content)}")
+        expect("after a SIGKILL it has all that its guest wrote", found == bytes(content))
+        second = daemon.api("POST", "recoveries", {**body, "mode": "live_mount", "expires_in_seconds": 3600})["id"]
+        other = daemon.until_state(second, "serving")["name"]
+        expect("a live mount of the same point runs beside it", other != name and simulator.vm(other)["power"] == "poweredOn")
+        daemon.command("finish", second, "discard", "--watch")
+        expect("and goes without it", simulator.vm(other) is None and simulator.vm(name)["power"] == "poweredOn")
+        daemon.command("finish", job, "discard", "--watch")
+        state = simulator.state()
+        same = all(sorted(one["name"] for one in state[kind]) == sorted(one["name"] for one in before[kind]) for kind in ("vms", "datastores"))
+        expect("nothing of ours is left on the host", same and daemon.api("GET", "exports")["exports"] == [])
+    simulator.process.kill()
+
+
 def write(simulator, name, content, offset, data):
     simulator.door("PUT", f"/guest?vm={name}&disk=0&offset={offset}", data)
     content[offset:offset + len(data)] = data
