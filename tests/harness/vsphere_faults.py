@@ -12,6 +12,7 @@ from urllib.parse import urlparse
 from .daemon import Daemon
 from .doorway import Doorway
 from .stories import expect, secret, until
+from .vsphere_gates import gates
 from .vsphere_story import CONFIG, lay_down_backup, until_relocating
 
 AWAY_SECONDS = 60
@@ -33,7 +34,7 @@ class World:
         config = folder / "rekindle.toml"
         ours = url._replace(netloc=f"127.0.0.1:{self.doorway.port}").geturl()
         config.write_text(CONFIG.format(folder=folder, url=ours, thumbprint=simulator.thumbprint, host=simulator.host)
-                          + f"[recovery]\nreserve_min_bytes = 1000000\nmax_active = {MANY + 2}\n")
+                          + f"[recovery]\nreserve_min_bytes = 1000000\nmax_active = {MANY + 2}\ngate_scripts_dir = \"{folder}/gates\"\n")
         vmx, content = lay_down_backup(folder)
         self.backup = bytes(content)
         self.daemon = Daemon(folder / "state", config=config, allowed=ALLOWED)
@@ -370,7 +371,7 @@ def in_place_killed(world, method, body, original):
     original_is_back(world, original, f"SIGKILL in {method}")
 
 
-KINDS = [refused, migration_fails, removal_waits, overloaded, sessions_end, away_before, killed_in_each, in_place, many, away]
+KINDS = [refused, migration_fails, removal_waits, overloaded, sessions_end, away_before, killed_in_each, in_place, gates, many, away]
 
 
 def story(folder, simulator, wanted=()):

@@ -219,6 +219,7 @@ class Vm(Managed):
                 for key, value in self.extra_config.items())),
             "config.hardware.device": ("ArrayOfVirtualDevice", self.hardware()), "snapshot": None,
             "guest.toolsRunningStatus": text("guestToolsRunning" if self.on else "guestToolsNotRunning"), "runtime.question": None,
+            "guestHeartbeatStatus": ("ManagedEntityStatus", "green" if self.on else "gray"), "guest.ipAddress": text("192.0.2.10") if self.on else None,
         }
         if self.snapshots:
             tree = ""

@@ -168,10 +168,15 @@ fn show(args: &DaemonArgs, batch: &BatchView) -> Result<(), Failure> {
             table.row([name, state, vm.point.clone(), job, known(vm.up), told(&vm.error)]);
         }
         for gate in &group.gates {
-            let rekindle_jobs::Gate::Port { host, port, .. } = &gate.gate;
             let [name, state] = row.clone();
-            let what = format!("{host} port {port}");
-            table.row([name, state, what, String::new(), known(gate.open), told(&gate.error)]);
+            table.row([
+                name,
+                state,
+                gate.gate.to_string(),
+                String::new(),
+                known(gate.open),
+                told(&gate.error),
+            ]);
         }
     }
     table.print();

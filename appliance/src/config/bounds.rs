@@ -49,6 +49,9 @@ fn recovery(config: &Config, found: &mut Found) {
         recovery.mount_expires_seconds,
         60..=YEAR_SECONDS,
     );
+    if let Some(dir) = &recovery.gate_scripts_dir {
+        found.absolute("recovery.gate_scripts_dir", dir);
+    }
     found.within("recovery.keep_seconds", recovery.keep_seconds, 0..=MONTH_SECONDS);
     found.within("recovery.measured_hours", recovery.measured_hours, 1..=8760);
     found.within("recovery.boot_profile_seconds", recovery.boot_profile_seconds, 0..=3600);

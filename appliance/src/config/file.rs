@@ -69,6 +69,7 @@ pub(crate) struct RecoverySection {
     pub(crate) mount_expires_seconds: u64,
     pub(crate) boot_profile_seconds: u64,
     pub(crate) keep_seconds: u64,
+    pub(crate) gate_scripts_dir: Option<PathBuf>,
 }
 
 impl Default for RecoverySection {
@@ -83,6 +84,7 @@ impl Default for RecoverySection {
             mount_expires_seconds: 86_400,
             boot_profile_seconds: 180,
             keep_seconds: 0,
+            gate_scripts_dir: None,
         }
     }
 }

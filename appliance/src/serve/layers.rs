@@ -6,7 +6,7 @@ use anyhow::Context;
 use rekindle_cache::{Cache, CacheConfig};
 use rekindle_console::{Audit, Users};
 use rekindle_disk::{Disks, DisksConfig};
-use rekindle_jobs::{Batches, Jobs, JobsConfig, JobsDeps, MoverConfig};
+use rekindle_jobs::{Batches, GateScripts, Jobs, JobsConfig, JobsDeps, MoverConfig};
 use rekindle_nfs::{NfsConfig, NfsServer};
 use rekindle_notify::{Notifier, Sources};
 use rekindle_repo::{Attached, Location, Near};
@@ -167,6 +167,7 @@ fn jobs(config: &Config) -> JobsConfig {
     jobs.max_active = recovery.max_active;
     jobs.max_queued = recovery.max_queued;
     jobs.keep = Duration::from_secs(recovery.keep_seconds);
+    jobs.gate_scripts = recovery.gate_scripts_dir.clone().map(GateScripts::new);
     jobs.mount_expires = Duration::from_secs(recovery.mount_expires_seconds);
     jobs.boot_profile = Duration::from_secs(recovery.boot_profile_seconds);
     jobs.mover = MoverConfig {

@@ -1,7 +1,7 @@
 //! Many VMs by one request: groups of recoveries, one after the other.
 //!
 //! Each VM is a job like any other, which lives on by itself; a batch only begins them in order. A group is *up* when all
-//! its VMs serve (or are where they stay already), its delay has passed, and its gates are open. What is not up in time
+//! its VMs serve (or are where they stay already), its delay has passed, and its gates are open (`gate.rs`). What is not up in time
 //! ends the batch, or is passed over, as was asked for.
 //!
 //! # Crash
@@ -22,6 +22,7 @@ mod walk;
 
 pub use choice::Selection;
 pub use engine::Batches;
+pub use gate::{Gate, GateScripts};
 
 /// The most groups of a batch.
 const GROUPS_MAX: usize = 64;
@@ -68,21 +69,6 @@ pub struct Group {
     /// What must answer before the next group's turn.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gates: Vec<Gate>,
-}
-
-/// Something that answers when a group does its work.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-pub enum Gate {
-    /// A TCP port that takes connections.
-    Port {
-        /// The guest's name or address.
-        host: String,
-        /// Its port.
-        port: u16,
-        /// How long it is waited for.
-        within_seconds: u64,
-    },
 }
 
 /// What becomes of the groups to come when one is not up.
@@ -228,19 +214,5 @@ impl Group {
             return refused(format!("a group waits {WAIT_MAX_SECONDS} seconds at most"));
         }
         self.gates.iter().try_for_each(Gate::validate)
-    }
-}
-
-impl Gate {
-    fn validate(&self) -> Result<(), JobError> {
-        let Self::Port { host, port, within_seconds } = self;
-        crate::request::text("gates.host", host)?;
-        if *port == 0 || !(1..=WAIT_MAX_SECONDS).contains(within_seconds) {
-            let message = format!(
-                "a gate has a port from 1 and is waited for 1 to {WAIT_MAX_SECONDS} seconds"
-            );
-            return Err(JobError::refused("bad_batch", message));
-        }
-        Ok(())
     }
 }

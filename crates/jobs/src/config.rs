@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Hours, UpkeepConfig};
+use crate::{GateScripts, Hours, UpkeepConfig};
 
 /// How many jobs run at once, what they keep free, and where their exports are.
 #[derive(Clone, Debug)]
@@ -47,6 +47,8 @@ pub struct JobsConfig {
     pub retry_max: Duration,
     /// How long a guest's first touches are recorded; zero for neither recording nor replay.
     pub boot_profile: Duration,
+    /// Programs that gates of batches may run; none when absent.
+    pub gate_scripts: Option<GateScripts>,
     /// How the mover works.
     pub mover: MoverConfig,
 }
@@ -108,6 +110,7 @@ impl JobsConfig {
             boot_profile: Duration::from_secs(180),
             retry_first: Duration::from_secs(1),
             retry_max: Duration::from_secs(60),
+            gate_scripts: None,
             mover: MoverConfig::default(),
         }
     }

@@ -290,6 +290,11 @@ impl Journal {
         Ok(records)
     }
 
+    /// The record of a job, as it was written last.
+    pub(crate) fn get(&self, id: &JobId) -> Result<Option<Record>, JobError> {
+        self.jobs.get(id.as_str().as_bytes()).map_err(unavailable)
+    }
+
     /// What was accepted under this idempotency key.
     pub(crate) fn key(&self, key: &str) -> Result<Option<Key>, JobError> {
         self.keys.get(key.as_bytes()).map_err(unavailable)

@@ -111,8 +111,8 @@ mod vmx;
 mod writes;
 
 pub use batch::{
-    BatchRequest, BatchState, BatchView, Batches, Gate, GateView, Group, GroupState, GroupView,
-    MemberView, OnError, Selection,
+    BatchRequest, BatchState, BatchView, Batches, Gate, GateScripts, GateView, Group, GroupState,
+    GroupView, MemberView, OnError, Selection,
 };
 pub use config::{Admission, JobsConfig, MoverConfig};
 pub use error::{ErrorView, JobError};

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 pub(crate) use aside::{FoundOriginal, OriginalVm};
 use rekindle_nfs::ClientNet;
-use rekindle_vsphere::Endpoint;
+use rekindle_vsphere::{Endpoint, GuestView};
 
 use crate::journal::HostMount;
 use crate::{JobError, UuidPolicy};
@@ -238,5 +238,10 @@ impl Link {
     /// Where the VM is; `None` if it is not registered.
     pub(crate) async fn find(&self, vm: &str) -> Result<Option<Whereabouts>, JobError> {
         to_host!(self, link => link.find(vm).await)
+    }
+
+    /// What the tools in the VM's guest tell; `None` if it is not registered.
+    pub(crate) async fn guest(&self, vm: &str) -> Result<Option<GuestView>, JobError> {
+        to_host!(self, link => link.guest(vm).await)
     }
 }

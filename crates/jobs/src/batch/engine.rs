@@ -99,6 +99,7 @@ impl Batches {
         offer: Option<Offer>,
     ) -> Result<JobId, JobError> {
         let resolved = self.resolve(&request).await?;
+        self.admit_gates(&request, &resolved).await?;
         let admitted = self.admit(&resolved, offer.as_ref()).await?;
         let running = self.list().iter().filter(|view| view.finished_at.is_none()).count();
         if running >= RUNNING_MAX {
@@ -136,6 +137,23 @@ impl Batches {
             return Err(JobError::refused("bad_batch", message));
         }
         Ok(groups)
+    }
+
+    /// Every gate must fit its group, and every script be there.
+    async fn admit_gates(
+        &self,
+        request: &BatchRequest,
+        groups: &[Vec<RecoveryRequest>],
+    ) -> Result<(), JobError> {
+        let gates = request.groups.iter().map(|group| group.gates.clone());
+        let gated: Vec<_> = gates.zip(groups.iter().cloned()).collect();
+        let scripts = self.jobs.env().config.gate_scripts.clone();
+        let fit = move || {
+            gated.iter().try_for_each(|(gates, vms)| {
+                gates.iter().try_for_each(|gate| gate.admit(vms, scripts.as_ref()))
+            })
+        };
+        failure::blocking(fit).await
     }
 
     /// The repositories that ask for a passkey, each opened by what is offered. Every VM must have a point.

@@ -6,6 +6,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::gate::Guest;
 use super::record::{Book, Record};
 use super::{BatchState, BatchView, GroupState, OnError};
 use crate::upkeep::Held;
@@ -133,9 +134,10 @@ impl Walk {
     /// Waits for all gates at once.
     async fn gates(&mut self, group: usize) -> Result<(), Cut> {
         let mut waiting = JoinSet::new();
+        let guests = self.guests(group);
         for (index, known) in self.record.groups[group].gates.iter().enumerate() {
-            let gate = known.gate.clone();
-            waiting.spawn(async move { (index, gate.pass().await) });
+            let (gate, guests) = (known.gate.clone(), guests.clone());
+            waiting.spawn(async move { (index, gate.pass(&guests).await) });
         }
         while let Some(passed) = self.race(waiting.join_next()).await? {
             let Ok((index, passed)) = passed else { continue };
@@ -146,6 +148,14 @@ impl Walk {
             self.save().await;
         }
         Ok(())
+    }
+
+    /// The VMs of a group that came up.
+    fn guests(&self, group: usize) -> Vec<Arc<Guest>> {
+        let members = self.record.groups[group].members.iter();
+        let up = members.filter(|member| member.up == Some(true));
+        let jobs = up.filter_map(|member| self.jobs.view(member.job.as_ref()?).ok());
+        jobs.map(|job| Arc::new(Guest::new(&self.jobs, &self.record.id, job))).collect()
     }
 
     async fn enter(&mut self, group: usize, state: GroupState) {

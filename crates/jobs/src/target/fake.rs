@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use parking_lot::Mutex;
+use rekindle_vsphere::{GuestView, Heartbeat, PowerState};
 
 mod aside;
 
@@ -28,6 +29,8 @@ pub(crate) struct State {
     pub(crate) calls: Vec<&'static str>,
     /// Directories on datastores.
     pub(crate) dirs: BTreeSet<String>,
+    /// What the tools of every guest tell; nothing is installed when absent.
+    pub(crate) guest: Option<GuestView>,
     /// Datastores to migrate to.
     pub(crate) datastores: BTreeSet<String>,
 }
@@ -213,6 +216,18 @@ impl FakeHost {
             vmx_path: path.clone(),
             datastores: vec![path.trim_start_matches('[').split(']').next().unwrap_or("").into()],
             runs: vm.runs,
+        }))
+    }
+
+    pub(crate) async fn guest(&self, vm: &str) -> Result<Option<GuestView>, JobError> {
+        let state = self.call("guest")?;
+        Ok(state.vms.values().find(|found| found.id == vm).map(|_| {
+            state.guest.clone().unwrap_or(GuestView {
+                power: PowerState::On,
+                tools_running: false,
+                heartbeat: Heartbeat::Gray,
+                address: None,
+            })
         }))
     }
 }

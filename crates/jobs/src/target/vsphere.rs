@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use rekindle_nfs::ClientNet;
 use rekindle_vsphere::{
-    HostId, NasExport, PowerState, UuidPolicy as Answer, VmId, Vsphere, VsphereError,
+    GuestView, HostId, NasExport, PowerState, UuidPolicy as Answer, VmId, Vsphere, VsphereError,
 };
 use tokio::sync::Mutex;
 
@@ -250,6 +250,14 @@ impl Link {
             datastores: datastores.into_iter().map(|datastore| datastore.name).collect(),
             runs: view.power == PowerState::On,
         }))
+    }
+
+    pub(crate) async fn guest(&self, vm: &str) -> Result<Option<GuestView>, JobError> {
+        let (session, id) = (self.session().await?, vm_id(vm)?);
+        match session.guest(&id).await {
+            Err(VsphereError::NotFound { .. }) => Ok(None),
+            told => told.map(Some).map_err(|e| failure("ask the guest's tools", e)),
+        }
     }
 }
 

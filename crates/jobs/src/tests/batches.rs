@@ -10,7 +10,7 @@ use crate::{
     OnError, RecoveryRequest, Selection,
 };
 
-fn group(names: &[&str]) -> Group {
+pub(super) fn group(names: &[&str]) -> Group {
     let recovery = |name: &&str| RecoveryRequest { name: Some((*name).into()), ..to_export() };
     Group {
         name: None,
@@ -22,15 +22,15 @@ fn group(names: &[&str]) -> Group {
     }
 }
 
-fn batch(groups: Vec<Group>) -> BatchRequest {
+pub(super) fn batch(groups: Vec<Group>) -> BatchRequest {
     BatchRequest { name: Some("night".into()), groups, on_error: OnError::Halt }
 }
 
-fn open(running: &Running) -> Arc<Batches> {
+pub(super) fn open(running: &Running) -> Arc<Batches> {
     Batches::open(running.jobs.clone(), running.db()).unwrap()
 }
 
-async fn ended(batches: &Batches, id: &JobId) -> BatchView {
+pub(super) async fn ended(batches: &Batches, id: &JobId) -> BatchView {
     let mut view = batches.watch(id).unwrap();
     let ended = view.wait_for(|view| view.finished_at.is_some());
     tokio::time::timeout(Duration::from_secs(60), ended).await.expect("it ends").unwrap().clone()
@@ -40,7 +40,7 @@ fn states(view: &BatchView) -> Vec<GroupState> {
     view.groups.iter().map(|group| group.state).collect()
 }
 
-async fn discard_all(running: &Running) {
+pub(super) async fn discard_all(running: &Running) {
     for job in running.jobs.list().into_iter().filter(|job| !job.state.is_final()) {
         running.jobs.cancel(&job.id).await.unwrap();
         running.end(&job.id).await;
