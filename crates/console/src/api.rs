@@ -16,7 +16,7 @@ mod users;
 
 pub(crate) use audit::audit;
 pub(crate) use batches::{BODY_MAX as BATCH_BODY_MAX, batch, batches, cancel_batch, start_batch};
-pub(crate) use events::events;
+pub(crate) use events::{batch_events, events};
 pub(crate) use jobs::{cancel, extend, finish, forecast, job, jobs, recover, report, retry, undo};
 pub(crate) use keep::keep;
 pub(crate) use notifications::{notifications, test_notifications};

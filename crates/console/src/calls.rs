@@ -171,6 +171,13 @@ pub(crate) const CALLS: &[Call] = &[
     call("GET", "/api/v1/batches", VIEWER, false, "batches, newest first"),
     call("GET", "/api/v1/batches/{id}", VIEWER, false, "one batch: its groups, VMs and gates"),
     call(
+        "GET",
+        "/api/v1/batches/{id}/events",
+        VIEWER,
+        false,
+        "server-sent events: `batch` with the batch, then `end`",
+    ),
+    call(
         "POST",
         "/api/v1/batches/{id}/cancel",
         RESTORE,

@@ -11,8 +11,9 @@ use axum::{
 const INDEX: &str = include_str!("page/index.html");
 const STYLE: &str = include_str!("page/style.css");
 const ICON: &str = include_str!("page/icon.svg");
-const SCRIPTS: [(&str, &str); 11] = [
+const SCRIPTS: [(&str, &str); 12] = [
     ("admin.js", include_str!("page/admin.js")),
+    ("batches.js", include_str!("page/batches.js")),
     ("notifications.js", include_str!("page/notifications.js")),
     ("app.js", include_str!("page/app.js")),
     ("api.js", include_str!("page/api.js")),

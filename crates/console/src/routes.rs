@@ -85,6 +85,7 @@ pub(crate) fn router(console: Arc<Console>) -> Router {
         )
         .route("/api/v1/batches/{id}", get(api::batch))
         .route("/api/v1/batches/{id}/cancel", post(api::cancel_batch))
+        .route("/api/v1/batches/{id}/events", get(api::batch_events))
         .route("/api/v1/jobs", get(api::jobs))
         .route("/api/v1/jobs/{id}", get(api::job))
         .route("/api/v1/jobs/{id}/finish", post(api::finish))

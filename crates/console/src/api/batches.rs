@@ -81,7 +81,7 @@ pub(crate) async fn cancel_batch(
 }
 
 /// The batch, unless some of it is outside the caller's scope: then there is none for this caller.
-fn visible(console: &Console, caller: &Caller, id: &str) -> Result<BatchView, Problem> {
+pub(super) fn visible(console: &Console, caller: &Caller, id: &str) -> Result<BatchView, Problem> {
     let not_found = || JobError::NotFound { what: "batch", name: id.to_owned() };
     let id: JobId = id.parse().map_err(|_| not_found())?;
     let view = console.batches.view(&id)?;

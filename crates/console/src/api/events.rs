@@ -10,7 +10,8 @@ use axum::{
     },
 };
 use futures::{Stream, stream};
-use rekindle_jobs::{JobId, JobView};
+use rekindle_jobs::{BatchView, JobId, JobView};
+use serde::Serialize;
 use tokio::{
     sync::{OwnedSemaphorePermit, watch},
     time::sleep,
@@ -31,13 +32,33 @@ pub(crate) async fn events(
 ) -> Result<Response, Problem> {
     let id: JobId = id.parse()?;
     super::jobs::visible(&console, &caller, &id)?;
+    let job = console.jobs.watch(&id)?;
+    follow(&console, job, "job", |job: &JobView| job.state.is_final())
+}
+
+/// `GET /api/v1/batches/{id}/events`: the same with events `batch`.
+pub(crate) async fn batch_events(
+    State(console): State<Arc<Console>>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    let id = super::batches::visible(&console, &caller, &id)?.id;
+    let batch = console.batches.watch(&id)?;
+    follow(&console, batch, "batch", |batch: &BatchView| batch.finished_at.is_some())
+}
+
+fn follow<T: Clone + Serialize + Send + Sync + 'static>(
+    console: &Console,
+    mut view: watch::Receiver<T>,
+    name: &'static str,
+    is_last: fn(&T) -> bool,
+) -> Result<Response, Problem> {
     let permit = Arc::clone(&console.streams)
         .try_acquire_owned()
         .map_err(|_| Problem::too_many_streams())?;
-    let mut job = console.jobs.watch(&id)?;
-    job.mark_changed();
-    let follower =
-        Follower { job, shutdown: console.shutdown.clone(), next: Next::First, _permit: permit };
+    view.mark_changed();
+    let shutdown = console.shutdown.clone();
+    let follower = Follower { view, name, is_last, shutdown, next: Next::First, _permit: permit };
     // Proxies must not hold events back.
     let headers =
         [(header::CACHE_CONTROL, "no-store"), (HeaderName::from_static("x-accel-buffering"), "no")];
@@ -45,8 +66,10 @@ pub(crate) async fn events(
     Ok((headers, sse).into_response())
 }
 
-struct Follower {
-    job: watch::Receiver<JobView>,
+struct Follower<T> {
+    view: watch::Receiver<T>,
+    name: &'static str,
+    is_last: fn(&T) -> bool,
     shutdown: CancellationToken,
     next: Next,
     _permit: OwnedSemaphorePermit,
@@ -59,7 +82,7 @@ enum Next {
     Nothing,
 }
 
-impl Follower {
+impl<T: Clone + Serialize + Send + Sync + 'static> Follower<T> {
     fn stream(self) -> impl Stream<Item = Result<Event, Infallible>> {
         stream::unfold(self, |mut follower| async move {
             let event = follower.event().await?;
@@ -80,12 +103,13 @@ impl Follower {
         }
         let changed = tokio::select! {
             () = self.shutdown.cancelled() => return None,
-            changed = self.job.changed() => changed,
+            changed = self.view.changed() => changed,
         };
         changed.ok()?;
-        let view = self.job.borrow_and_update().clone();
-        self.next = if view.state.is_final() { Next::End } else { Next::Change };
-        let event = Event::default().event("job").json_data(&view);
-        event.inspect_err(|error| tracing::error!(%error, "cannot encode a job")).ok()
+        let view = self.view.borrow_and_update().clone();
+        self.next = if (self.is_last)(&view) { Next::End } else { Next::Change };
+        let event = Event::default().event(self.name).json_data(&view);
+        let name = self.name;
+        event.inspect_err(|error| tracing::error!(%error, "cannot encode a {name}")).ok()
     }
 }

@@ -31,6 +31,7 @@ async function call(method, path, body, extra = {}) {
   throw new Failure(answer.status, document?.code ?? "error", document?.detail ?? `The appliance answered ${answer.status}.`);
 }
 
+const batch = (id) => `/api/v1/batches/${encodeURIComponent(id)}`;
 const job = (id) => `/api/v1/jobs/${encodeURIComponent(id)}`;
 
 const repository = (name) => `/api/v1/repositories/${encodeURIComponent(name)}`;
@@ -74,5 +75,9 @@ export const api = {
   keep: (id, tags, why) => restore(`${job(id)}/keep`, { tags }, why),
   commit: (id, remove_original, why) => restore(`${job(id)}/finish`, { action: "commit", remove_original }, why),
   cancel: (id, why) => restore(`${job(id)}/cancel`, {}, why),
+  batches: () => call("GET", "/api/v1/batches"),
+  startBatch: (request, why) => restore("/api/v1/batches", request, why),
+  cancelBatch: (id, why) => restore(`${batch(id)}/cancel`, {}, why),
+  batchEvents: (id) => new EventSource(`${batch(id)}/events`),
   events: (id) => new EventSource(`${job(id)}/events`),
 };

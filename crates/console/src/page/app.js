@@ -4,15 +4,16 @@ import { show } from "./dom.js";
 import { api } from "./api.js";
 import { pointsView, exportsView, cacheView, empty, failed } from "./views.js";
 import { jobCard, isFinal, words } from "./jobs.js";
-import { openRecover, confirm, busy, setSession, whyFields } from "./dialogs.js";
+import { openRecover, confirm, busy, setSession, tell, whyFields } from "./dialogs.js";
 import { overviewView } from "./overview.js";
 import { accountView, auditView, placesView, settingsView, usersView } from "./admin.js";
 import { people } from "./people.js";
 import { notificationsView } from "./notifications.js";
 import { upkeepActs } from "./upkeep.js";
+import { batchesView, recoverMany } from "./batches.js";
 
 const $ = (id) => document.getElementById(id);
-const VIEWS = ["overview", "points", "jobs", "exports", "cache", "places", "users", "audit", "settings", "account"];
+const VIEWS = ["overview", "points", "jobs", "batches", "exports", "cache", "places", "users", "audit", "settings", "account"];
 const EVERY_MS = 3000;
 // Listing points reads repositories, so it is asked for less often.
 const POINTS_EVERY_MS = 20000;
@@ -24,12 +25,17 @@ const STREAMS = 3;
 let points = null;
 let pointsAt = -Infinity;
 let jobs = new Map();
+let batches = new Map();
+// The points of the VMs that are selected, by their cards' keys.
+const selected = new Map();
 let timer = null;
 let loggedIn = false;
 let session = {};
 let auditFrom;
 const rates = new Map();
 const streams = new Map();
+// The newest batch that runs, while batches are on the screen.
+let followed = null;
 
 const view = () => (VIEWS.includes(location.hash.slice(1)) ? location.hash.slice(1) : "overview");
 const mayRestore = () => session.role === "operator" || session.role === "admin";
@@ -37,6 +43,7 @@ const whole = () => !session.scope?.repositories && !session.scope?.targets;
 
 function route() {
   const now = view();
+  if (now !== "batches") followBatch(undefined);
   for (const name of VIEWS) {
     $(`view-${name}`).hidden = !loggedIn || name !== now;
     const link = document.querySelector(`header a[href="#${name}"]`);
@@ -86,6 +93,10 @@ async function load(name) {
   } else if (name === "points") {
     await loadPoints();
     showPoints();
+  } else if (name === "batches") {
+    const listing = await api.batches();
+    batches = new Map(listing.batches.map((batch) => [batch.id, batch]));
+    showBatches();
   } else if (name === "places") {
     const [{ repositories }, { targets }] = await Promise.all([api.repositories(), api.targets(), loadPoints()]);
     const upkeep = new Map(await Promise.all(repositories.map(async ({ name }) => [name, await api.upkeep(name)])));
@@ -121,7 +132,39 @@ async function loadPoints() {
 function showPoints() {
   if (!points) return;
   const wanted = { search: $("points-search").value, since: $("points-since").value, until: $("points-until").value, repository: $("points-repository").value, check: $("points-check").value };
-  show($("points-body"), pointsView(points, wanted, mayRestore() ? (point) => openRecover(point, lastClients(), started) : null));
+  show($("points-body"), pointsView(points, wanted, mayRestore() ? { recover: (point) => openRecover(point, lastClients(), started), selected, toggle, recoverSelected } : null));
+}
+
+function toggle(key, point) {
+  if (!selected.delete(key)) selected.set(key, point);
+  showPoints();
+}
+
+function recoverSelected() {
+  recoverMany([...selected.values()], lastClients(), (batch) => {
+    batches.set(batch.id, batch);
+    selected.clear();
+    location.hash = "#batches";
+  }).catch((failure) => tell("This cannot be begun now", failure.message));
+}
+
+function showBatches() {
+  const all = [...batches.values()].sort((a, b) => (a.created_at < b.created_at ? 1 : -1));
+  followBatch(all.find((batch) => !batch.finished_at)?.id);
+  show($("batches-body"), batchesView(all, mayRestore() ? refresh : null));
+}
+
+// Follows one batch, and none once there is none.
+function followBatch(id) {
+  if (followed?.id === id && followed?.stream.readyState !== EventSource.CLOSED) return;
+  followed?.stream.close();
+  followed = id === undefined ? null : { id, stream: api.batchEvents(id) };
+  followed?.stream.addEventListener("batch", (event) => {
+    const batch = JSON.parse(event.data);
+    batches.set(batch.id, batch);
+    showBatches();
+  });
+  followed?.stream.addEventListener("end", (event) => event.target.close());
 }
 
 // Who the newest export was for: most likely it is the same again.
@@ -263,6 +306,8 @@ function end() {
   clearTimeout(timer);
   for (const stream of streams.values()) stream.close();
   streams.clear();
+  followBatch(undefined);
+  selected.clear();
   linked(true);
   route();
 }

@@ -10,9 +10,9 @@ export function failed(failure) {
   return h("div", { class: "card bad", role: "alert" }, h("b", {}, "This cannot be shown now. "), failure.message);
 }
 
-// Recovery points by VM, the newest VM first. `recover(point)` opens the dialog.
-// `wanted`: { search, since, until, repository, check }; without `recover` one may only look.
-export function pointsView(listing, wanted, recover) {
+// Recovery points by VM, the newest VM first. `acts`: { recover(point), selected, toggle(key, point), recoverSelected() };
+// `wanted`: { search, since, until, repository, check }; without `acts` one may only look.
+export function pointsView(listing, wanted, acts) {
   const points = listing.points.filter((point) => matches(point, wanted));
   const notes = (listing.problems ?? []).map((problem) =>
     h("div", { class: "card bad", "data-key": `problem-${problem.repository}-${problem.name ?? ""}` },
@@ -23,7 +23,18 @@ export function pointsView(listing, wanted, recover) {
   }
   if (points.length === 0) return [...notes, empty("Nothing matches", "Try another word.")];
   const more = listing.left_out > 0 && h("p", { class: "muted" }, `${count(listing.left_out)} older points are not shown.`);
-  return [...notes, ...groups(points).map((group) => vmCard(group, recover)), more];
+  return [...notes, acts && selection(acts), ...groups(points).map((group) => vmCard(group, acts)), more];
+}
+
+// What is selected, once something is.
+function selection({ selected, toggle, recoverSelected }) {
+  if (selected.size === 0) return null;
+  const names = [...selected.values()].map((point) => point.vm.name).join(", ");
+  const text = selected.size === 1 ? "Recover 1 VM…" : `Recover ${selected.size} VMs…`;
+  return h("div", { class: "card row", "data-key": "selection" },
+    h("p", { class: "grow", role: "status" }, h("b", {}, "Selected: "), names),
+    h("button", { type: "button", class: "quiet", onclick: () => [...selected].forEach(([key, point]) => toggle(key, point)) }, "Select none"),
+    h("button", { type: "button", class: "primary", onclick: recoverSelected }, text));
 }
 
 function matches(point, { search, since, until, repository, check }) {
@@ -46,13 +57,16 @@ function groups(points) {
   return [...byVm.values()];
 }
 
-function vmCard(points, recover) {
+function vmCard(points, acts) {
   const [latest] = points;
-  return h("article", { class: "card", "data-key": `${latest.repository} ${latest.vm.id}` },
+  const recover = acts?.recover;
+  const key = `${latest.repository} ${latest.vm.id}`;
+  return h("article", { class: "card", "data-key": key },
     h("div", { class: "row" },
       h("div", { class: "grow" },
         h("h2", {}, latest.vm.name),
         h("p", { class: "muted" }, `${points.length} ${points.length === 1 ? "point" : "points"} in ${latest.repository}, latest `, time(latest.created_at))),
+      acts && h("button", { type: "button", "aria-pressed": String(acts.selected.has(key)), "aria-label": `Select ${latest.vm.name}`, onclick: () => acts.toggle(key, latest) }, "Select"),
       recover && h("button", { type: "button", class: "primary", "aria-label": `Recover latest… of ${latest.vm.name}`, onclick: () => recover(latest) }, "Recover latest…")),
     timeline(points),
     h("details", { open: points.length <= 5 },
