@@ -428,7 +428,11 @@ pub(crate) struct PointsArgs {
 #[derive(Args)]
 pub(crate) struct RecoverArgs {
     /// A recovery point's id, or a VM's name for its latest point, or `*` for all VMs (as a batch).
-    pub(crate) point: String,
+    #[arg(required_unless_present = "from_job", conflicts_with = "from_job")]
+    pub(crate) point: Option<String>,
+    /// With --mount: no point, but what the VM of this job is now, while it serves or is kept.
+    #[arg(long, value_name = "JOB", requires = "mount", conflicts_with_all = ["since", "before", "tag", "disks"])]
+    pub(crate) from_job: Option<String>,
     /// With `*`: only VMs with a point that was taken at this time or later.
     #[arg(long, value_name = "TIME", conflicts_with_all = ["name", "forecast"])]
     pub(crate) since: Option<jiff::Timestamp>,

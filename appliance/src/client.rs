@@ -163,7 +163,7 @@ struct Damage {
 pub(crate) fn recover(args: &RecoverArgs) -> Result<(), Failure> {
     let daemon = Daemon::new(&args.daemon)?;
     let request = recover::request(args)?;
-    if args.point == "*" && !args.forecast {
+    if args.point.as_deref() == Some("*") && !args.forecast {
         return batch::each(args, request);
     }
     if args.since.is_some() {

@@ -50,6 +50,9 @@ fn phase(phase: Phase) -> &'static str {
 pub(super) fn print(job: &JobView) {
     println!("{}  {}  {}", job.id, job.state.as_str(), printable(&job.name));
     println!("  of {} ({} in {})", printable(&job.vm), job.point, printable(&job.repository));
+    if let Some(source) = &job.request.from_job {
+        println!("  as job {source} had it");
+    }
     if let Some(waits) = &job.waits_for {
         println!("  waits for {}", printable(waits));
     }

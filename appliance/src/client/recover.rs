@@ -16,7 +16,6 @@ mod in_place;
 /// The body of `POST /api/v1/recoveries` that the arguments mean.
 pub(super) fn request(args: &RecoverArgs) -> Result<Value, Failure> {
     let mut body = json!({
-        "point": args.point,
         "mode": mode(args),
         "target": target(args),
     });
@@ -25,6 +24,8 @@ pub(super) fn request(args: &RecoverArgs) -> Result<Value, Failure> {
             body[key] = value;
         }
     };
+    set("point", args.point.clone().map(Value::from));
+    set("from_job", args.from_job.clone().map(Value::from));
     set("before", args.before.map(|at| at.to_string().into()));
     set("tag", args.tag.clone().map(Value::from));
     if let Some(file) = &args.passkey_file {

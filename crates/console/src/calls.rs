@@ -116,7 +116,7 @@ pub(crate) const CALLS: &[Call] = &[
         "/api/v1/recoveries",
         RESTORE,
         true,
-        "start a recovery, with a `reason`: 202, Location, and the job; honours Idempotency-Key; `passkey` opens a sealed repository",
+        "start a recovery, of a `point` or of what a job has now (`from_job`), with a `reason`: 202, Location, and the job; honours Idempotency-Key; `passkey` opens a sealed repository",
     ),
     call(
         "POST",

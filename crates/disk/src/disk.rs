@@ -157,6 +157,16 @@ impl Disk {
         top.sum(top.overlay.data_bytes(), Layer::data_bytes)
     }
 
+    /// The same by what it is made of: a number that no other overlay or layer has, and its bytes. What several disks lie over
+    /// has the same number under each.
+    pub fn used_parts(&self) -> Vec<(u64, u64)> {
+        let top = self.top();
+        let own = (top.overlay.number, top.overlay.data_bytes());
+        let layers = top.layer().into_iter().flat_map(Layer::chain);
+        let layers = layers.map(|layer| (layer.number(), layer.data_bytes()));
+        std::iter::once(own).chain(layers).collect()
+    }
+
     /// The same as the file system counts it, metadata included. One system call for each frozen layer and one more.
     pub fn allocated_bytes(&self) -> Result<u64, DiskError> {
         let top = self.top();

@@ -206,6 +206,11 @@ impl Group {
             return refused("a group needs `recoveries` or `select`".into());
         }
         self.recoveries.iter().try_for_each(RecoveryRequest::validate)?;
+        if self.recoveries.iter().any(|recovery| recovery.from_job.is_some()) {
+            return refused(
+                "a batch is of recovery points: from_job is for a recovery alone".into(),
+            );
+        }
         self.select.iter().try_for_each(Selection::validate)?;
         if self.gates.len() > GATES_MAX {
             return refused(format!("a group has at most {GATES_MAX} gates"));

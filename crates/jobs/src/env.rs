@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
@@ -12,8 +12,10 @@ use tokio_util::task::TaskTracker;
 
 use crate::admission::Gate;
 use crate::hours::JobLimit;
+use crate::inboxes::Inboxes;
 use crate::journal::{HostMount, Journal, Record};
 use crate::live::Live;
+use crate::origins::Origins;
 use crate::passkeys::Passkeys;
 use crate::profiles::Profiles;
 use crate::shares::Shares;
@@ -40,6 +42,8 @@ pub(crate) struct Env {
     pub(crate) overlays: Overlays,
     pub(crate) profiles: Profiles,
     pub(crate) writes: Writes,
+    pub(crate) origins: Origins,
+    pub(crate) inboxes: Inboxes,
     /// Tasks that outlive their jobs for a moment, to keep what they know.
     pub(crate) background: TaskTracker,
     /// What each job's mover may read.
@@ -57,6 +61,7 @@ impl Env {
         journal: Journal,
         profiles: Profiles,
         writes: Writes,
+        origins: Origins,
     ) -> Self {
         let links = deps.targets.into_iter().map(|(name, target)| (name, Link::new(target)));
         Self {
@@ -74,6 +79,8 @@ impl Env {
             overlays: Overlays::default(),
             profiles,
             writes,
+            origins,
+            inboxes: Inboxes::default(),
             background: TaskTracker::new(),
             job_limit: JobLimit::default(),
             space: Mutex::default(),
@@ -130,7 +137,7 @@ impl Env {
             false => 0,
         };
         let written = self.overlays.all_used();
-        let reserved = self.gate.promised(|job| self.overlays.used(job));
+        let reserved = self.gate.promised(self.overlays.used_by_each());
         Ok(Found { free: space.free, ring, written, reserved })
     }
 
@@ -156,15 +163,28 @@ impl Overlays {
 
     /// Bytes that all jobs' overlays take.
     pub(crate) fn all_used(&self) -> u64 {
-        let all = self.0.lock();
-        let disks = all.values().flatten().filter_map(Weak::upgrade);
-        disks.fold(0, |sum, disk| sum.saturating_add(disk.used_bytes()))
+        self.each().values().fold(0, |sum, bytes| sum.saturating_add(*bytes))
     }
 
     /// Bytes that the job's overlays take.
     pub(crate) fn used(&self, job: &JobId) -> u64 {
-        let all = self.0.lock();
-        let disks = all.get(job).into_iter().flatten().filter_map(Weak::upgrade);
-        disks.fold(0, |sum, disk| sum.saturating_add(disk.used_bytes()))
+        self.used_by_each()(job)
+    }
+
+    /// The same for whichever job, as it is now.
+    pub(crate) fn used_by_each(&self) -> impl Fn(&JobId) -> u64 + use<> {
+        let each = self.each();
+        move |job| each.get(job).copied().unwrap_or_default()
+    }
+
+    /// Bytes that each job's overlays take. What lies under disks of several is the oldest one's.
+    fn each(&self) -> BTreeMap<JobId, u64> {
+        let (all, mut seen) = (self.0.lock(), BTreeSet::new());
+        let own = |(job, disks): (&JobId, &Vec<Weak<Disk>>)| {
+            let parts = disks.iter().filter_map(Weak::upgrade).flat_map(|disk| disk.used_parts());
+            let new = parts.filter(|(number, _)| seen.insert(*number));
+            (job.clone(), new.fold(0, |sum: u64, (_, bytes)| sum.saturating_add(bytes)))
+        };
+        all.iter().map(own).collect()
     }
 }

@@ -7,14 +7,16 @@ use rekindle_disk::Disks;
 use rekindle_nfs::Exports;
 use rekindle_repo::Attached;
 use rekindle_state::Database;
-use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot, watch};
+use tokio::sync::{Mutex as AsyncMutex, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::driver::{Command, Driver, INBOX};
 use crate::env::Env;
+use crate::inboxes::send;
 use crate::journal::{Journal, Place, Record, unavailable};
 use crate::live::Live;
+use crate::origins::Origins;
 use crate::profiles::Profiles;
 use crate::steps::{Status, turn};
 use crate::still::Still;
@@ -89,7 +91,8 @@ impl Jobs {
         let records = journal.load()?;
         let profiles = Profiles::open(&deps.db).map_err(unavailable)?;
         let writes = Writes::open(&deps.db).map_err(unavailable)?;
-        let env = Arc::new(Env::new(deps, journal, profiles, writes));
+        let origins = Origins::open(&deps.db).map_err(unavailable)?;
+        let env = Arc::new(Env::new(deps, journal, profiles, writes, origins));
         env.cache.steer_by(env.config.mover.guest_read_p95);
         hours::set(&env);
         space::first_look(&env);
@@ -287,6 +290,7 @@ impl Jobs {
         let view = driver::view(&self.env, &record, &status, None);
         let (view, seen) = watch::channel(view);
         let (sender, inbox) = mpsc::channel(INBOX);
+        self.env.inboxes.add(&record.id, &sender);
         let entry = Entry { view: seen, inbox: sender, place: record.place.clone() };
         self.entries.lock().insert(record.id.clone(), entry);
         Driver {
@@ -312,20 +316,10 @@ impl Jobs {
             return Ok(());
         }
         self.env.journal.forget(&surplus)?;
+        self.env.inboxes.forget(&surplus);
         self.entries.lock().retain(|id, _| !surplus.contains(id));
         Ok(())
     }
-}
-
-async fn send<T>(
-    id: &JobId,
-    inbox: &mpsc::Sender<Command>,
-    command: impl FnOnce(oneshot::Sender<Result<T, JobError>>) -> Command,
-) -> Result<T, JobError> {
-    let ended = || JobError::conflict("job_ended", format!("job {id} has ended"));
-    let (answer, answered) = oneshot::channel();
-    inbox.send(command(answer)).await.map_err(|_| ended())?;
-    answered.await.map_err(|_| ended())?
 }
 
 /// Counts a job from before a restart among those that wait, run, and share.

@@ -30,7 +30,7 @@ pub(crate) struct Record {
     pub(crate) name: String,
     pub(crate) place: Place,
     pub(crate) disks: Vec<DiskRecord>,
-    /// Whether the recovery point has the firmware's variables.
+    /// Whether the VM has the firmware's variables.
     pub(crate) nvram: bool,
     /// Who may mount the export on this job's behalf.
     pub(crate) clients: Vec<ClientNet>,
@@ -104,7 +104,7 @@ pub(crate) struct DiskRecord {
     pub(crate) descriptor: String,
     /// The extent's file name.
     pub(crate) extent: String,
-    /// Bytes it had in the recovery point, rounded up to a whole sector.
+    /// Bytes it had in the recovery point or the VM that it is of, rounded up to a whole sector.
     pub(crate) size: u64,
 }
 

@@ -36,6 +36,7 @@
 //!    of it is there.
 //! 10. No prune of this appliance deletes a recovery point that a job uses or a batch names which has not ended, and no
 //!     job is begun from a point that a prune has condemned.
+//! 11. A copy of a VM that runs is of one moment over all its disks, and outlives the job that it was copied of.
 //!
 //! # In place
 //!
@@ -84,11 +85,13 @@ mod error;
 mod failure;
 mod forecast;
 mod hours;
+mod inboxes;
 mod jobs;
 mod journal;
 mod live;
 mod mover;
 mod naming;
+mod origins;
 mod passkeys;
 mod plan;
 mod profile;

@@ -7,7 +7,7 @@ use rekindle_repo::{DiskMap, Kept, PointId, PointManifest};
 use crate::boot::Boot;
 use crate::env::Env;
 use crate::failure;
-use crate::journal::Record;
+use crate::journal::{Record, unavailable};
 use crate::{JobError, Outcome, Step};
 
 /// What a job holds in memory while it runs. All of it can be had again from the record.
@@ -38,7 +38,7 @@ pub(crate) struct Point {
 }
 
 impl Live {
-    /// The recovery point, opened.
+    /// The recovery point, opened. Of a job that goes on from another one's VM it has the small files that this had.
     pub(crate) async fn point(
         &mut self,
         env: &Env,
@@ -53,7 +53,14 @@ impl Live {
             .parse()
             .map_err(|_| JobError::NotFound { what: "point", name: record.point.clone() })?;
         let opened = repository.point(&id).await;
-        let manifest = opened.map_err(|e| failure::repo("open the recovery point", e))?;
+        let mut manifest = opened.map_err(|e| failure::repo("open the recovery point", e))?;
+        if record.request.from_job.is_some() {
+            let (origins, job) = (env.origins.clone(), record.id.clone());
+            let origin = failure::blocking(move || origins.get(&job).map_err(unavailable)).await?;
+            if let Some(origin) = origin {
+                (manifest.vmx, manifest.nvram) = (origin.vmx, origin.nvram);
+            }
+        }
         let mut maps = Vec::with_capacity(record.disks.len());
         for disk in &record.disks {
             let map = repository.open_disk(&manifest, disk.index).await;
@@ -62,6 +69,11 @@ impl Live {
         let point = Arc::new(Point { manifest, maps });
         self.point = Some(point.clone());
         Ok(point)
+    }
+
+    /// It is opened again when it is asked for.
+    pub(crate) fn forget_point(&mut self) {
+        self.point = None;
     }
 
     /// The recovery point, if it is opened already.

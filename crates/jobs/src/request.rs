@@ -6,11 +6,13 @@ use rekindle_nfs::ClientNet;
 use rekindle_repo::ThawOptions;
 use serde::{Deserialize, Serialize};
 
-use crate::JobError;
+use crate::{JobError, JobId};
 
+mod from_job;
 mod hardware;
 mod in_place;
 
+pub(crate) use from_job::check_source;
 pub use hardware::{AdapterNetwork, AdapterRule, MacPolicy, SwapPolicy};
 pub use in_place::{InPlace, OriginalRef};
 
@@ -33,8 +35,13 @@ const EXPIRY_MAX_SECONDS: u64 = 366 * 86_400;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RecoveryRequest {
-    /// A recovery point's id, or a VM's name for its latest point.
+    /// A recovery point's id, or a VM's name for its latest point. Absent with `from_job`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub point: String,
+    /// Instead of a point: a job that serves a whole VM, or has it kept. What its VM is now is mounted beside it, at no copy,
+    /// and goes on for as long as this job lasts, also if that one ends before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_job: Option<JobId>,
     /// Only a point that was taken at this time or before, of the VM that `point` names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<Timestamp>,
@@ -233,7 +240,7 @@ pub enum Finish {
 impl RecoveryRequest {
     /// Refuses what could never work, whatever the state of the appliance. No I/O.
     pub fn validate(&self) -> Result<(), JobError> {
-        text("point", &self.point)?;
+        self.validate_source()?;
         let texts = [("repository", &self.repository), ("name", &self.name), ("tag", &self.tag)];
         for (field, value) in texts {
             if let Some(value) = value {

@@ -4,6 +4,7 @@
 mod cutover;
 pub(crate) mod export;
 pub(crate) mod files;
+mod fork;
 mod host;
 mod in_place;
 mod thaw;
@@ -45,6 +46,17 @@ pub(crate) struct Found {
     pub(crate) migrated_to: Option<String>,
     pub(crate) pause_ms: Option<u64>,
     pub(crate) notes: Vec<String>,
+    /// What the VM had that this one goes on from.
+    pub(crate) copied: Option<Box<Copied>>,
+}
+
+/// What a VM had that was copied.
+#[derive(Debug)]
+pub(crate) struct Copied {
+    /// How large its disks were.
+    pub(crate) sizes: Vec<u64>,
+    /// Whether it had firmware variables.
+    pub(crate) nvram: bool,
 }
 
 /// A job as its steps see it.
@@ -128,7 +140,7 @@ impl Work<'_> {
         loop {
             let changed = self.env.gate.changed();
             let free = self.env.free()?;
-            let used = |job: &crate::JobId| self.env.overlays.used(job);
+            let used = self.env.overlays.used_by_each();
             let most = self.env.config.max_active;
             match self.env.gate.ask(&turn, self.record.reserve, free, used, most) {
                 Verdict::Go => break,
@@ -146,6 +158,9 @@ impl Work<'_> {
     }
 
     async fn make_overlays(&mut self) -> Result<Found, JobError> {
+        if let Some(source) = &self.record.request.from_job {
+            return self.fork(source).await;
+        }
         let (disks, wanted) = (self.env.disks.clone(), self.record.disks.clone());
         failure::blocking(move || {
             for disk in wanted {
@@ -172,6 +187,10 @@ impl Work<'_> {
         // Only now: a write that was held must fail, not be acknowledged and then lost.
         self.live.drop_disks();
         self.env.overlays.forget(&self.record.id);
+        if self.record.request.from_job.is_some() {
+            let (origins, job) = (self.env.origins.clone(), self.record.id.clone());
+            failure::blocking(move || origins.forget(&job).map_err(unavailable)).await?;
+        }
         Ok(())
     }
 
@@ -179,6 +198,8 @@ impl Work<'_> {
     /// to keep an overlay: what does not work is left out.
     async fn note_writes(&mut self) {
         let runs = matches!(self.record.request.mode, Mode::LiveRecovery | Mode::LiveMount);
+        // Of a copy it is not told apart what it was copied with.
+        let runs = runs && self.record.request.from_job.is_none();
         let since = self.record.serving_since.filter(|_| runs);
         let (Some(point), Some(since)) = (self.live.opened(), since) else {
             return;

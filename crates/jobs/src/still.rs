@@ -6,15 +6,17 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use rekindle_disk::{Base, Layer, Priority, READ_MAX};
-use rekindle_image::{ImageError, RemoteFile, Revision};
+use rekindle_image::{ImageError, RemoteFile, Revision, Vmx};
 use rekindle_repo::{PointManifest, Successor, SuccessorDisk};
 use tokio::runtime::Handle;
 
 use crate::env::Env;
 use crate::journal::Record;
 use crate::live::Live;
+use crate::origins::Origin;
+use crate::request::check_source;
 use crate::steps::files;
-use crate::{JobError, JobState, Mode, Step, failure};
+use crate::{JobError, Step, failure};
 
 /// Ranges of a disk that are told apart: 16 MiB of them. More are joined with what lies between.
 const RANGES_MAX: usize = 1 << 20;
@@ -34,10 +36,10 @@ impl Still {
     ///
     /// `Conflict` if what the guest wrote is not all of it here: of disks alone, or beside snapshots that a client made.
     pub(crate) async fn of(env: &Env, record: &Record, live: &mut Live) -> Result<Self, JobError> {
-        check_kind(record)?;
+        check_source(record.request.mode, record.state())?;
         let point = live.point(env, record).await?;
         if record.disks.len() != point.manifest.disks.len() {
-            let message = "the recovery is of some of the VM's disks: only of all of them a recovery point is made";
+            let message = "the recovery is of some of the VM's disks: only one of all of them has it as a whole";
             return Err(JobError::conflict("not_a_whole_vm", message));
         }
         let disks = live.disks(env, record).await?;
@@ -53,6 +55,24 @@ impl Still {
         let frozen = disks.iter().zip(layers).map(|(disk, layer)| (disk.frozen(&layer), layer));
         let disks = keys.zip(frozen).map(|(key, (base, layer))| (key, layer, base));
         Ok(Self { point: point.manifest.clone(), vmx, nvram, disks: disks.collect() })
+    }
+
+    /// What was frozen of the disk at `key`.
+    pub(crate) fn layer(&self, key: &str) -> Option<Arc<Layer>> {
+        self.disks.iter().find(|(at, ..)| at == key).map(|(_, layer, _)| layer.clone())
+    }
+
+    /// The small files, for who goes on from here.
+    pub(crate) fn origin(&self) -> Result<Origin, JobError> {
+        let vmx = match &self.vmx {
+            None => self.point.vmx.clone(),
+            Some(bytes) => {
+                let vmx = Vmx::parse(bytes);
+                let bad = |e| JobError::conflict("bad_vmx", format!("the VM's configuration: {e}"));
+                vmx.map_err(bad)?.to_text()
+            }
+        };
+        Ok(Origin { vmx, nvram: self.nvram.clone() })
     }
 
     /// What an ingest takes. Its reads block, on `runtime`.
@@ -73,28 +93,6 @@ impl Still {
             vmx: self.vmx.clone(),
             nvram: self.nvram.clone(),
             disks: disks.collect::<BTreeMap<_, _>>(),
-        }
-    }
-}
-
-/// Only a VM that runs as it was backed up is one again.
-fn check_kind(record: &Record) -> Result<(), JobError> {
-    let fits = match record.request.mode {
-        Mode::LiveRecovery | Mode::LiveMount => true,
-        Mode::DiskOnly | Mode::FullRestore => false,
-    };
-    if !fits {
-        let message = "only of a live recovery or live mount a recovery point is made";
-        return Err(JobError::conflict("not_a_whole_vm", message));
-    }
-    match record.state() {
-        JobState::Serving | JobState::Kept => Ok(()),
-        state => {
-            let message = format!(
-                "the job is {}: a recovery point is made of one that serves or is kept",
-                state.as_str()
-            );
-            Err(JobError::conflict("not_serving", message))
         }
     }
 }

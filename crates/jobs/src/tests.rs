@@ -5,6 +5,7 @@ mod beside;
 mod boot;
 mod crashes;
 mod ends;
+mod fork;
 mod gates;
 mod hosts;
 mod in_place;

@@ -91,7 +91,7 @@ pub(crate) async fn recover(
     let passkey = take_passkey(&mut body)?;
     let request: RecoveryRequest =
         serde_json::from_value(body).map_err(|e| Problem::bad_request(e.to_string()))?;
-    let request = in_scope(request, &caller.scope)?;
+    let request = in_scope(sourced(&console, &caller, request)?, &caller.scope)?;
     let key = idempotency_key(&headers)?;
     let offer = Offer { passkey, client: client.ip() };
     let jobs = Arc::clone(&console.jobs);
@@ -110,7 +110,7 @@ pub(crate) async fn forecast(
     body: Result<Json<RecoveryRequest>, JsonRejection>,
 ) -> Result<Json<Forecast>, Problem> {
     let Json(request) = body?;
-    let request = in_scope(request, &caller.scope)?;
+    let request = in_scope(sourced(&console, &caller, request)?, &caller.scope)?;
     Ok(Json(console.jobs.forecast(&request).await?))
 }
 
@@ -291,7 +291,10 @@ fn subject(request: &RecoveryRequest) -> String {
         TargetRef::Vsphere { name, .. } => name.clone(),
         TargetRef::Nowhere {} => "a directory".into(),
     };
-    format!("{} on {target}", request.point)
+    match &request.from_job {
+        Some(job) => format!("what job {job} has now on {target}"),
+        None => format!("{} on {target}", request.point),
+    }
 }
 
 /// The job, unless it is outside the caller's scope: then there is none for this caller.
@@ -301,6 +304,19 @@ pub(super) fn visible(console: &Console, caller: &Caller, id: &JobId) -> Result<
         return Ok(view);
     }
     Err(JobError::NotFound { what: "job", name: id.to_string() }.into())
+}
+
+/// The request, in the repository of the job that it is of, if that is one which the caller sees.
+fn sourced(
+    console: &Console,
+    caller: &Caller,
+    mut request: RecoveryRequest,
+) -> Result<RecoveryRequest, Problem> {
+    if let Some(job) = &request.from_job {
+        let source = visible(console, caller, job)?;
+        request.repository.get_or_insert(source.repository);
+    }
+    Ok(request)
 }
 
 /// The request, if its target and repository are in `scope`. Whoever deals with one repository need

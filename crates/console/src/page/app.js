@@ -199,7 +199,7 @@ function showJobs() {
   $("jobs-badge").textContent = bad ? `${going} !` : going;
   document.title = going ? `(${going}) Rekindle` : "Rekindle";
   show($("jobs-body"), all.length
-    ? all.map((job) => jobCard(job, mayRestore() ? { finish, cancel, keep } : null, rates.get(job.id)))
+    ? all.map((job) => jobCard(job, mayRestore() ? { finish, cancel, keep, copy } : null, rates.get(job.id)))
     : empty("No jobs yet", "Start one from a recovery point."));
 }
 
@@ -280,6 +280,11 @@ function keep(job) {
     fields: [{ name: "tag", label: "Tag (may be empty)" }, ...whyFields()],
     act: ({ tag, ...why }) => api.keep(job.id, tag ? [tag] : [], why).then(refresh),
   });
+}
+
+// What a VM is now, mounted beside it.
+function copy(job) {
+  openRecover({ from_job: job.id, vm: { name: job.name }, size_bytes: job.size_bytes }, lastClients(), started);
 }
 
 function cancel(job) {

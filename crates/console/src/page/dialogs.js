@@ -20,7 +20,7 @@ export function whyFields() {
   return fields;
 }
 
-// Opens the recovery dialog for `point`; `started(job)` is called with the new job.
+// Opens the recovery dialog for `point`, or for what a job's VM is now: `point.from_job`; `started(job)` is called with the new job.
 // `clients`: what was named the last time.
 export async function openRecover(point, clients, started) {
   // One key per dialog: a second click, or a retry after a lost answer, finds the same job.
@@ -28,11 +28,16 @@ export async function openRecover(point, clients, started) {
   $("recover-form").reset();
   $("recover-error").textContent = "";
   $("recover-clients").value = clients;
+  $("recover-mode").hidden = Boolean(point.from_job);
+  if (point.from_job) $("recover-form").elements.mode.value = "live_mount";
+  $("recover-title").textContent = point.from_job ? "Mount a copy" : "Recover";
+  $("recover-go").textContent = point.from_job ? "Mount a copy" : "Start recovery";
   $("recover-reason").required = session.restore_requires_reason === true;
   $("recover-reason-optional").textContent = session.restore_requires_reason ? "(needed, for the audit log)" : "(for the audit log)";
   $("recover-totp-row").hidden = !session.restore_requires_totp;
   $("recover-check").textContent = "Checking…";
-  $("recover-what").textContent = `${point.vm.name}, as of ${new Date(point.created_at).toLocaleString()} (${bytes(point.size_bytes)})`;
+  const asOf = point.from_job ? "as it is when the copy starts" : `as of ${new Date(point.created_at).toLocaleString()}`;
+  $("recover-what").textContent = `${point.vm.name}, ${asOf} (${bytes(point.size_bytes)})`;
   showTargets([]);
   $("recover").showModal();
   try {
@@ -85,7 +90,8 @@ function request() {
   const text = (name) => String(form.get(name) ?? "").trim();
   const exported = form.get("target") === "export";
   const mount = form.get("mode") === "live_mount";
-  const body = { point: asked.point.id, repository: asked.point.repository, mode: form.get("mode") };
+  const { id, repository, from_job } = asked.point;
+  const body = { ...(from_job ? { from_job } : { point: id, repository }), mode: form.get("mode") };
   body.target = exported
     ? { kind: "export", clients: text("clients").split(/[\s,;]+/).filter(Boolean) }
     : { kind: "vsphere", name: String(form.get("target")).slice("vsphere ".length) };

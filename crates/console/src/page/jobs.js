@@ -39,15 +39,16 @@ export function stateChip(job) {
   return h("span", { class: `state ${tone}` }, text);
 }
 
-// `acts`: { finish(job, how), cancel(job) }, absent for who may only look. `rates`: its rates of late.
+// `acts`: { finish(job, how), cancel(job), keep(job), copy(job) }, absent for who may only look. `rates`: its rates of late.
 export function jobCard(job, acts, rates = []) {
   const kind = job.request.mode === "live_mount" ? "Live mount" : job.request.in_place ? "Recovery in place" : "Live recovery";
+  const from = job.request.from_job ? `, as job ${job.request.from_job} had it` : "";
   const tone = job.state === "stuck" || job.state === "failed" ? "bad" : job.state === "serving" ? "live" : "";
   return h("article", { class: `card ${tone}`, "data-key": job.id, "aria-label": `Job ${job.id}, ${job.name}, ${stateText(job)}` },
     h("div", { class: "row" },
       h("div", { class: "grow" },
         h("h2", {}, job.name),
-        h("p", { class: "muted" }, `${kind} of ${job.vm} · `, target(job.request.target), " · ", h("code", {}, job.id))),
+        h("p", { class: "muted" }, `${kind} of ${job.vm}${from} · `, target(job.request.target), " · ", h("code", {}, job.id))),
       stateChip(job),
       h("div", { class: "actions" }, acts ? buttons(job, acts) : null)),
     job.waits_for && h("p", { class: "note-box" }, `Waits for ${job.waits_for}`),
@@ -93,6 +94,7 @@ function buttons(job, acts) {
   }
   if ((job.state === "serving" || job.state === "kept") && ["live_mount", "live_recovery"].includes(job.request.mode)) {
     can.push(h("button", { type: "button", "aria-label": label("Make a recovery point"), onclick: () => acts.keep(job) }, "Make a recovery point…"));
+    can.push(h("button", { type: "button", "aria-label": label("Mount a copy"), onclick: () => acts.copy(job) }, "Mount a copy…"));
   }
   if (job.state === "serving") {
     const discard = inPlace ? "Put the original back" : "Discard";

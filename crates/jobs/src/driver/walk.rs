@@ -222,6 +222,12 @@ impl Driver {
         record.original = found.original.or(record.original.take());
         record.migrated_to = found.migrated_to.or(record.migrated_to.take());
         record.pause_ms = found.pause_ms.or(record.pause_ms);
+        if let Some(copied) = found.copied {
+            record.nvram = copied.nvram;
+            for (disk, size) in record.disks.iter_mut().zip(copied.sizes) {
+                disk.size = size;
+            }
+        }
         for note in found.notes {
             record.note(Timestamp::now(), note);
         }

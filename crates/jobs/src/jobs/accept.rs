@@ -12,6 +12,7 @@ use on_target::{OnTarget, original_name};
 
 use super::Jobs;
 use crate::journal::{Accepted, DiskRecord, HostMount, Place, Record};
+use crate::request::check_source;
 use crate::staging::check_directory;
 use crate::steps::{files, turn};
 use crate::{Destination, JobError, JobId, JobView, Mode, Offer, RecoveryRequest, failure, naming};
@@ -187,6 +188,15 @@ impl Jobs {
 
     /// Whether the request can work: everything that needs I/O.
     pub(super) async fn check(&self, request: &RecoveryRequest) -> Result<Checked, JobError> {
+        if let Some(source) = &request.from_job {
+            let source = self.view(source)?;
+            check_source(source.request.mode, source.state)?;
+            if !source.request.disks.is_empty() {
+                let message =
+                    "the job has some of the VM's disks: only of all of them one is a copy";
+                return Err(JobError::conflict("not_a_whole_vm", message));
+            }
+        }
         let (repository, point) = self.find_point(request).await?;
         if point.disks.is_empty() {
             return Err(JobError::refused("no_disks", "the recovery point has no disks"));
@@ -207,7 +217,7 @@ impl Jobs {
     }
 
     fn check_space(&self, need: u64) -> Result<(), JobError> {
-        let used = |job: &JobId| self.env.overlays.used(job);
+        let used = self.env.overlays.used_by_each();
         match self.env.gate.missing(need, self.env.free()?, used) {
             0 => Ok(()),
             missing => Err(JobError::Full { place: "the overlays' file system".into(), missing }),

@@ -5,6 +5,18 @@ use super::Jobs;
 use crate::{JobError, RecoveryRequest, failure};
 
 impl Jobs {
+    /// A request for what lies below the VM of the job that the request names.
+    fn point_below(&self, request: &RecoveryRequest) -> Result<Option<RecoveryRequest>, JobError> {
+        let Some(source) = &request.from_job else { return Ok(None) };
+        let view = self.view(source)?;
+        if request.repository.as_ref().is_some_and(|named| *named != view.repository) {
+            let message = format!("job {source} is of a point in repository {}", view.repository);
+            return Err(JobError::refused("bad_from_job", message));
+        }
+        let (point, repository) = (view.point, Some(view.repository));
+        Ok(Some(RecoveryRequest { point, repository, from_job: None, ..request.clone() }))
+    }
+
     /// The recovery point that a request names, and the repository that has it. A VM's name means
     /// its newest point in any repository that was taken in time and has the tag.
     ///
@@ -14,6 +26,8 @@ impl Jobs {
         request: &RecoveryRequest,
     ) -> Result<(String, PointManifest), JobError> {
         let env = &self.env;
+        let below = self.point_below(request)?;
+        let request = below.as_ref().unwrap_or(request);
         let (mut found, mut error): (Option<(String, PointManifest)>, _) = (None, None);
         if let Some(name) = &request.repository {
             env.attached(name)?;

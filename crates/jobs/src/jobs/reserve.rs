@@ -10,7 +10,7 @@ use crate::admission::measured::{self, EarlierRuns};
 use crate::admission::reserve;
 use crate::journal::unavailable;
 use crate::profiles::key;
-use crate::{Admission, JobError, JobId, Mode, RecoveryRequest};
+use crate::{Admission, JobError, Mode, RecoveryRequest};
 
 impl Jobs {
     /// Bytes that the guest may write. Of a VM that does not run none.
@@ -61,7 +61,7 @@ impl Jobs {
 
     /// What a job that needs so many bytes would wait for if it were accepted now.
     pub(super) fn would_wait(&self, need: u64) -> Result<Option<String>, JobError> {
-        let used = |job: &JobId| self.env.overlays.used(job);
+        let used = self.env.overlays.used_by_each();
         let most = self.env.config.max_active;
         Ok(self.env.gate.would_wait(need, self.env.free()?, used, most))
     }

@@ -326,6 +326,7 @@ impl Running {
 pub(super) fn to_export() -> RecoveryRequest {
     RecoveryRequest {
         point: "sample".into(),
+        from_job: None,
         before: None,
         tag: None,
         repository: None,
