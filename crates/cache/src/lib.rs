@@ -36,7 +36,8 @@
 //!    missed again soon after: S3-FIFO by whole segments (`tests/all/policies.rs` compares).
 //! 6. Deleting `root_dir` loses speed and nothing else.
 //! 7. Repositories are read in turn (`schedule.rs`): guests, read-ahead, boot profiles, scans, movers. A
-//!    quarter of the places is guests' own; a read that a guest comes to wait for goes with the guests.
+//!    quarter of the places is guests' own, read-ahead has another at most; a read that a guest comes to wait for goes with the
+//!    guests. Nobody waits for ever for those before it: after seven turns of others the next is its own.
 //!
 //! # Locking
 //!
