@@ -56,7 +56,8 @@ def gates(world):
     (folder / "check").chmod(0o755)
     refused(world, {**script, "name": "../gates/check"}, "the name of a file")
 
-    batch = start(world, [("gate-1", [{"kind": "ping", "within_seconds": 2}]), ("gate-2", [])])
+    # Time for two looks: the guest that the first one meets has not booted.
+    batch = start(world, [("gate-1", [{"kind": "ping", "within_seconds": 12}]), ("gate-2", [])])
     view = until("a ping that the kernel forbids ends the batch", lambda: ended(world, batch), 60)
     expect("with the sysctl that it needs", view["state"] == "halted" and "gate-1: the kernel forbids it: the sysctl net.ipv4.ping_group_range" in view["groups"][0]["gates"][0]["error"]["message"])
     take_back(world, view)

@@ -85,6 +85,10 @@ class Simulator:
 
 def lay_down_backup(folder):
     image = recovery.write_image(folder / "web.raw", 3, MEBIBYTES)
+    with open(image, "r+b") as disk:
+        # The rig's guests boot, and their tools report, off a disk that has a boot sector.
+        disk.seek(510)
+        disk.write(b"\x55\xaa")
     vm = folder / "backup"
     vm.mkdir()
     subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "vmdk", "-o", "subformat=streamOptimized", image, vm / "web.vmdk"], check=True)
