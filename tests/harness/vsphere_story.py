@@ -106,10 +106,21 @@ def until_relocating(daemon, job):
         time.sleep(0.02)
 
 
-def story(folder, simulator):
+def configured(folder, simulator):
     secret(folder / "password", simulator.password)
     config = folder / "rekindle.toml"
     config.write_text(CONFIG.format(folder=folder, url=simulator.url, thumbprint=simulator.thumbprint, host=simulator.host))
+    return config
+
+
+def runs_as_backed_up(simulator, name, content):
+    vm = simulator.vm(name)
+    expect(f"the VM {name} runs from the export", vm["power"] == "poweredOn" and not vm["question"])
+    expect("its guest reads what was backed up", read(simulator, name, len(content)) == bytes(content))
+
+
+def story(folder, simulator):
+    config = configured(folder, simulator)
     vmx, content = lay_down_backup(folder)
     with Daemon(folder / "state", config=config) as daemon:
         daemon.ingest(vmx)
@@ -118,10 +129,7 @@ def story(folder, simulator):
         body = {"point": "web", "target": {"kind": "vsphere", "name": "vcenter"}, "migrate": {"datastore": store["name"]}, "migration": "manual"}
         job = daemon.api("POST", "recoveries", body)["id"]
         name = daemon.until_state(job, "serving")["name"]
-        vm = simulator.vm(name)
-        expect(f"the VM {name} runs from the export", vm["power"] == "poweredOn" and not vm["question"])
-        found = simulator.door("GET", f"/guest?vm={name}&disk=0&offset=0&length={len(content)}")
-        expect("its guest reads what was backed up", found == bytes(content))
+        runs_as_backed_up(simulator, name, content)
         write(simulator, name, content, 4096, b"before the migration " * 5000)
         daemon.command("finish", job, "migrate")
         until_relocating(daemon, job)
@@ -137,9 +145,7 @@ def story(folder, simulator):
 
 def standalone(folder, simulator):
     """The same on one ESXi host, which cannot relocate: the VM runs from the export until it is thrown away."""
-    secret(folder / "password", simulator.password)
-    config = folder / "rekindle.toml"
-    config.write_text(CONFIG.format(folder=folder, url=simulator.url, thumbprint=simulator.thumbprint, host=simulator.host))
+    config = configured(folder, simulator)
     vmx, content = lay_down_backup(folder)
     with Daemon(folder / "state", config=config) as daemon:
         daemon.ingest(vmx)
@@ -153,16 +159,12 @@ def standalone(folder, simulator):
             raise AssertionError("a host alone is asked to relocate")
         job = daemon.api("POST", "recoveries", body)["id"]
         name = daemon.until_state(job, "serving")["name"]
-        vm = simulator.vm(name)
-        expect(f"the VM {name} runs from the export", vm["power"] == "poweredOn" and not vm["question"])
-        found = simulator.door("GET", f"/guest?vm={name}&disk=0&offset=0&length={len(content)}")
-        expect("its guest reads what was backed up", found == bytes(content))
+        runs_as_backed_up(simulator, name, content)
         write(simulator, name, content, 4096, b"before the restart " * 5000)
         daemon.kill()
         daemon.start()
         write(simulator, name, content, 20 << 20, b"after the daemon came back " * 2000)
-        found = simulator.door("GET", f"/guest?vm={name}&disk=0&offset=0&length={len(content)}")
-        expect("after a SIGKILL it has all that its guest wrote", found == bytes(content))
+        expect("after a SIGKILL it has all that its guest wrote", read(simulator, name, len(content)) == bytes(content))
         second = daemon.api("POST", "recoveries", {**body, "mode": "live_mount", "expires_in_seconds": 3600})["id"]
         other = daemon.until_state(second, "serving")["name"]
         expect("a live mount of the same point runs beside it", other != name and simulator.vm(other)["power"] == "poweredOn")
@@ -173,6 +175,11 @@ def standalone(folder, simulator):
         same = all(sorted(one["name"] for one in state[kind]) == sorted(one["name"] for one in before[kind]) for kind in ("vms", "datastores"))
         expect("nothing of ours is left on the host", same and daemon.api("GET", "exports")["exports"] == [])
     simulator.process.kill()
+
+
+def read(simulator, name, length):
+    """The first bytes of a VM's disk, as its guest reads them."""
+    return simulator.door("GET", f"/guest?vm={name}&disk=0&offset=0&length={length}")
 
 
 def write(simulator, name, content, offset, data):
