@@ -103,7 +103,7 @@ impl Cache {
     /// The block: from RAM, the ring, or one `fetch` shared by all who ask for it meanwhile.
     ///
     /// `plain_len` is the block's length. `fetch` is not polled unless it is the one. An error reaches
-    /// everyone who waited, and is forgotten.
+    /// everyone who waited, and is forgotten. Dropped, it takes a fetch along that waits for its turn and for no guest.
     pub async fn get<E>(
         self: &Arc<Self>,
         hash: &BlockHash,
@@ -130,8 +130,15 @@ impl Cache {
                 block
             }
             Boarded::Leading(seat) => {
+                let caller = Caller { schedule: &self.schedule, ticket: &ticket };
                 let flight = self.clone().fly(seat, priority, pages, fetch);
-                finished(tokio::spawn(flight)).await?
+                let landed = finished(tokio::spawn(flight)).await;
+                std::mem::forget(caller);
+                match landed {
+                    Some(landed) => landed?,
+                    // Given up, which only a caller that is gone does.
+                    None => std::future::pending().await,
+                }
             }
         };
         if priority == Priority::Guest {
@@ -243,18 +250,18 @@ impl Cache {
         }
     }
 
-    /// The one read for everybody. Runs in a task of its own, whoever goes away.
+    /// The one read for everybody. Runs in a task of its own, whoever goes away. `None` if it was given up before its turn.
     async fn fly<E: Send + Sync + 'static>(
         self: Arc<Self>,
         seat: Seat,
         priority: Priority,
         _pages: Option<OwnedSemaphorePermit>,
         fetch: impl Future<Output = Result<Block, E>> + Send + 'static,
-    ) -> Result<Block, Arc<E>> {
+    ) -> Option<Result<Block, Arc<E>>> {
         let result = match self.at_hand(seat.hash(), priority).await {
             Some(block) => Ok(block),
             None => {
-                let _turn = self.schedule.turn(seat.ticket()).await;
+                let _turn = self.schedule.turn(seat.ticket()).await?;
                 self.counts.misses.add(1);
                 match priority {
                     Priority::Ahead => self.counts.ahead.add(1),
@@ -272,7 +279,7 @@ impl Cache {
             Ok(block) => Ok(block.clone()),
             Err(error) => Err(error.clone()),
         });
-        result
+        Some(result)
     }
 
     async fn at_hand(self: &Arc<Self>, hash: BlockHash, priority: Priority) -> Option<Block> {
@@ -298,6 +305,18 @@ impl Cache {
     fn keep(&self, block: &Block) {
         self.ram.put(block);
         self.ring.offer(block);
+    }
+}
+
+/// Who waits for a flight that it leads. Dropped, it has gone away.
+struct Caller<'a> {
+    schedule: &'a Schedule,
+    ticket: &'a Arc<Ticket>,
+}
+
+impl Drop for Caller<'_> {
+    fn drop(&mut self) {
+        self.schedule.give_up(self.ticket);
     }
 }
 

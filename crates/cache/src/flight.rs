@@ -52,7 +52,7 @@ impl Flights {
     }
 }
 
-/// The one reader of a block. Dropped without [`Seat::land`] (a panic, a cancelled wait for its turn)
+/// The one reader of a block. Dropped without [`Seat::land`] (a panic, a read that was given up)
 /// it tells the others to try for themselves.
 pub(crate) struct Seat {
     flights: Flights,

@@ -52,7 +52,8 @@
 //! # Cancellation
 //!
 //! [`Cache::get`] may be dropped at any time: its fetch runs on in a task of its own for the others
-//! who wait, and its block is kept.
+//! who wait, and its block is kept. A fetch that has not begun is given up with its caller, unless a guest's read it is, or
+//! waits for it; others who wait for it then ask for themselves.
 //!
 //! # Bounds
 //!

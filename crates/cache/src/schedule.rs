@@ -58,6 +58,8 @@ pub(crate) struct Ticket {
     priority: Priority,
     bytes: u64,
     hurried: AtomicBool,
+    /// Who asked for it has gone. Changes under the schedule's lock.
+    unwanted: AtomicBool,
 }
 
 struct Waiting {
@@ -74,7 +76,8 @@ pub(crate) struct Turn {
 
 impl Ticket {
     pub(crate) fn new(priority: Priority, bytes: u64) -> Arc<Self> {
-        Arc::new(Self { priority, bytes, hurried: AtomicBool::new(false) })
+        let (hurried, unwanted) = (AtomicBool::new(false), AtomicBool::new(false));
+        Arc::new(Self { priority, bytes, hurried, unwanted })
     }
 
     pub(crate) fn is_guests(&self) -> bool {
@@ -102,19 +105,32 @@ impl Schedule {
     }
 
     /// Waits for the ticket's turn to read: guests first, then the others by rank, of which none waits for ever; each rank
-    /// in the order of asking. Dropped before its turn, it leaves the queue.
-    pub(crate) async fn turn(self: &Arc<Self>, ticket: &Arc<Ticket>) -> Turn {
+    /// in the order of asking. Dropped before its turn, it leaves the queue. `None` once it was given up.
+    pub(crate) async fn turn(self: &Arc<Self>, ticket: &Arc<Ticket>) -> Option<Turn> {
         let (grant, granted) = oneshot::channel();
         {
             let mut state = self.0.lock();
-            // Asked under the lock: who hurries it later finds it in its queue.
+            // Asked under the lock: who hurries it later, or gives it up, finds it in its queue.
             let priority = ticket.priority();
+            if priority != Priority::Guest && ticket.unwanted.load(Ordering::Acquire) {
+                return None;
+            }
             let waiting = Waiting { ticket: ticket.clone(), grant };
             state.queues[priority as usize].push_back(waiting);
             self.pump(&mut state);
         }
-        // A queue is never dropped while somebody holds the schedule.
-        granted.await.unwrap_or(Turn { schedule: None, priority: Priority::Guest })
+        // A queue is never dropped while somebody holds the schedule: who is not granted it was taken out.
+        granted.await.ok()
+    }
+
+    /// Nobody wants this read any more. One that waits leaves the queue; one that has begun, or that a guest waits for, goes on.
+    pub(crate) fn give_up(&self, ticket: &Arc<Ticket>) {
+        let mut state = self.0.lock();
+        if ticket.priority() != Priority::Guest {
+            ticket.unwanted.store(true, Ordering::Release);
+            let queue = &mut state.queues[ticket.priority as usize];
+            queue.retain(|waiting| !Arc::ptr_eq(&waiting.ticket, ticket));
+        }
     }
 
     /// A guest waits for this read now.

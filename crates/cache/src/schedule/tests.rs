@@ -23,8 +23,9 @@ impl Rig {
         let (schedule, held, asked) = (self.schedule.clone(), self.held.clone(), ticket.clone());
         let load = self.load();
         tokio::spawn(async move {
-            let turn = schedule.turn(&asked).await;
-            held.lock().push_back((priority, id, turn));
+            if let Some(turn) = schedule.turn(&asked).await {
+                held.lock().push_back((priority, id, turn));
+            }
         });
         while self.load() == load {
             tokio::task::yield_now().await;
@@ -130,6 +131,22 @@ async fn who_leaves_takes_no_turn_along() {
         assert_eq!(rig.schedule.load(), (1, 0), "granted, and not taken yet");
     }
     assert_eq!(rig.schedule.load(), (0, 0), "left when it was granted");
+}
+
+#[tokio::test]
+async fn what_nobody_wants_any_more_leaves_the_queue_and_no_other() {
+    let rig = Rig::new();
+    rig.fill().await;
+    let ahead = rig.ask(Priority::Ahead, 1, 1).await;
+    rig.ask(Priority::Ahead, 2, 1).await;
+    let hurried = rig.ask(Priority::Mover, 3, 1).await;
+    rig.schedule.hurry(&hurried);
+    rig.schedule.give_up(&hurried);
+    rig.schedule.give_up(&ahead);
+    assert_eq!(rig.schedule.load(), (READS_MAX, 2));
+    assert!(rig.schedule.turn(&ahead).await.is_none(), "given up before it asked");
+    rig.free(READS_MAX).await;
+    assert_eq!(rig.who(), [(Priority::Mover, 3), (Priority::Ahead, 2)]);
 }
 
 #[tokio::test]
