@@ -8,17 +8,24 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from . import cache, debian
+from . import bootable, cache
 
 HERE = Path(__file__).resolve().parent
 INIT = HERE.parent / "vm" / "init"
 NAME = "sample"
 SIZE_MIB = 640
-FIRST_MIB = 1  # the partition's start; GRUB lives before it
-INCLUDE = "linux-image-cloud-amd64,initramfs-tools,zstd,busybox,e2fsprogs"
-GRUB = Path("/usr/lib/grub/i386-pc")
-GRUB_MODULES = ["biosdisk", "part_msdos", "ext2", "serial", "terminal", "echo", "linux"]
+INCLUDE = ["linux-image-cloud-amd64", "initramfs-tools", "zstd", "busybox", "e2fsprogs"]
 INITRAMFS_MODULES = ["virtio_pci", "virtio_blk", "ext4"]
+GRUB_CONFIG = """\
+serial --unit=0 --speed=115200
+terminal_output serial
+set root=hd0,msdos1
+echo VM boot loader
+linux /boot/vmlinuz-{version} root=LABEL=rekindle ro init=/sbin/rekindle-init console=ttyS0 quiet loglevel=4 panic=-1 \
+    mitigations=off random.trust_cpu=on no_timer_check
+initrd /boot/initrd.img-{version}
+boot
+"""
 
 VMX = """\
 .encoding = "UTF-8"
@@ -44,7 +51,7 @@ serial0.fileName = "{name}.log"
 
 def raw_disk():
     """The cached raw disk, never booted; made when it is not there (one to two minutes)."""
-    return cache.keyed("sample-vm", [INIT, __file__, HERE / "debian.py"], _make) / "disk.raw"
+    return cache.keyed("sample-vm", [INIT, __file__, HERE / "bootable.py", HERE / "debian.py"], _make) / "disk.raw"
 
 
 def make(folder, name=NAME):
@@ -64,20 +71,15 @@ def _make(into):
         scratch = Path(scratch)
         root, disk = scratch / "root", into / "disk.raw"
         version = _debian(root, scratch)
-        _partition(disk)
-        _file_system(root, disk)
-        _boot_loader(disk, version, scratch)
+        bootable.partition(disk, SIZE_MIB)
+        bootable.file_system(root, disk, SIZE_MIB, "rekindle")
+        bootable.boot_loader(disk, GRUB_CONFIG.format(version=version), scratch)
     subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "vmdk", "-o", "subformat=streamOptimized", disk, into / "disk.vmdk"], check=True)
 
 
 def _debian(root, scratch):
     """Debian's smallest system with a kernel and our init. Returns the kernel's version."""
-    listed = "\\n".join(INITRAMFS_MODULES)
-    hook = (f"printf '{listed}\\n' >>\"$1/etc/initramfs-tools/modules\" && echo MODULES=list >\"$1/etc/initramfs-tools/conf.d/rekindle\""
-            " && chroot \"$1\" update-initramfs -u")
-    _checked(["mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", f"--include={INCLUDE}", f"--customize-hook={hook}",
-              *[f"--dpkgopt=path-exclude=/usr/share/{what}/*" for what in ["doc", "man", "locale"]],
-              debian.codename(), root, "-"], scratch, given=debian.sources())
+    bootable.bootstrap(root, INCLUDE, scratch / "log", bootable.initramfs_hook(INITRAMFS_MODULES))
     for leftover in ["var/cache/apt", "var/lib/apt/lists"]:
         shutil.rmtree(root / leftover, ignore_errors=True)
     shutil.copy(INIT, root / "sbin/rekindle-init")
@@ -86,41 +88,3 @@ def _debian(root, scratch):
     subprocess.run(files, shell=True, cwd=root, check=True)
     (kernel,) = (root / "boot").glob("vmlinuz-*")
     return kernel.name.removeprefix("vmlinuz-")
-
-
-def _partition(disk):
-    with open(disk, "wb") as file:
-        file.truncate(SIZE_MIB << 20)
-    table = f"start={FIRST_MIB}MiB, type=83, bootable\n"
-    subprocess.run(["sfdisk", "-q", disk], input=table, text=True, check=True)
-
-
-def _file_system(root, disk):
-    subprocess.run(["mke2fs", "-q", "-F", "-t", "ext4", "-L", "rekindle", "-d", root, "-E", f"offset={FIRST_MIB << 20},root_owner=0:0",
-                    disk, f"{SIZE_MIB - FIRST_MIB}M"], check=True, stderr=subprocess.DEVNULL)
-
-
-def _boot_loader(disk, version, scratch):
-    """GRUB with its whole configuration inside its core image, which follows the boot sector."""
-    (scratch / "grub.cfg").write_text(
-        "serial --unit=0 --speed=115200\nterminal_output serial\nset root=hd0,msdos1\necho VM boot loader\n"
-        f"linux /boot/vmlinuz-{version} root=LABEL=rekindle ro init=/sbin/rekindle-init"
-        " console=ttyS0 quiet loglevel=4 panic=-1 mitigations=off random.trust_cpu=on no_timer_check\n"
-        f"initrd /boot/initrd.img-{version}\nboot\n")
-    subprocess.run(["grub-mkimage", "-O", "i386-pc", "-d", GRUB, "-p", "/", "-c", scratch / "grub.cfg", "-o", scratch / "core.img",
-                    *GRUB_MODULES], check=True)
-    core = (scratch / "core.img").read_bytes()
-    if len(core) > (FIRST_MIB << 20) - 512:
-        raise RuntimeError(f"GRUB's core image of {len(core)} bytes does not fit before the partition")
-    with open(disk, "r+b") as file:
-        file.write((GRUB / "boot.img").read_bytes()[:440])  # the rest of the sector is the partition table
-        file.seek(512)                                      # where boot.img looks for the core image
-        file.write(core)
-
-
-def _checked(command, scratch, given):
-    log = scratch / "log"
-    with open(log, "wb") as out:
-        done = subprocess.run(command, input=given.encode(), stdout=out, stderr=subprocess.STDOUT)
-    if done.returncode:
-        raise RuntimeError(f"{command[0]} failed:\n{log.read_text()[-1500:]}")
