@@ -12,12 +12,14 @@ use crate::exit;
 pub(crate) use upkeep::{CheckArgs, Found, PruneArgs, UpkeepArgs};
 
 mod batch;
+mod cut_over;
 mod format;
 mod in_place;
 mod keep;
 mod notify;
 
 pub(crate) use batch::{BatchCommand, StartArgs};
+pub(crate) use cut_over::{CutOver, CutOverArgs, Stop};
 pub(crate) use format::Format;
 pub(crate) use in_place::InPlaceArgs;
 pub(crate) use keep::KeepArgs;
@@ -503,6 +505,8 @@ pub(crate) struct RecoverArgs {
     pub(crate) hardware: HardwareArgs,
     #[command(flatten)]
     pub(crate) in_place: InPlaceArgs,
+    #[command(flatten)]
+    pub(crate) cut_over: CutOverArgs,
     /// Asked again with the same key, the same job is found and no second one is started.
     #[arg(long, value_name = "KEY")]
     pub(crate) idempotency_key: Option<String>,
@@ -622,6 +626,8 @@ pub(crate) struct FinishArgs {
     /// Migrate to this datastore.
     #[arg(long, value_name = "NAME")]
     pub(crate) to_datastore: Option<String>,
+    #[command(flatten)]
+    pub(crate) cut_over: CutOverArgs,
     /// With commit: delete the original, with its disks. Without, it stays, off and renamed.
     #[arg(long)]
     pub(crate) remove_original: bool,

@@ -265,12 +265,20 @@ fn finish_body(args: &FinishArgs) -> Result<Value, Failure> {
         args.format,
         args.to_datastore.as_deref(),
     )?;
+    let cut_over = recover::cut_over::key(&args.cut_over);
     match (args.action, to) {
+        (Action::Discard | Action::Keep | Action::Commit, _) if cut_over.is_some() => {
+            Err(Failure::refused("--cut-over, --stop and --stop-within belong to migrate"))
+        }
         (Action::Migrate | Action::Discard | Action::Keep, _) if args.remove_original => {
             Err(Failure::refused("--remove-original belongs to commit"))
         }
-        (Action::Migrate, None) => Ok(json!({ "action": "migrate" })),
-        (Action::Migrate, Some(to)) => Ok(json!({ "action": "migrate", "to": to })),
+        (Action::Migrate, to) => {
+            let mut body = json!({ "action": "migrate" });
+            to.into_iter().for_each(|to| body["to"] = to);
+            cut_over.into_iter().for_each(|cut_over| body["cut_over"] = cut_over);
+            Ok(body)
+        }
         (Action::Discard | Action::Keep, None) => Ok(json!({ "action": "discard" })),
         (Action::Discard | Action::Keep, Some(_)) => {
             Err(Failure::refused("discard and keep take no --to-directory or --to-datastore"))

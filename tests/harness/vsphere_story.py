@@ -11,7 +11,7 @@ from pathlib import Path
 from . import recovery
 from .daemon import Daemon
 from .qemu import die_with_parent
-from .stories import expect, secret
+from .stories import expect, secret, until
 
 MEBIBYTES = 32
 CONFIG = """\
@@ -144,7 +144,7 @@ def story(folder, simulator):
 
 
 def standalone(folder, simulator):
-    """The same on one ESXi host, which cannot relocate: the VM runs from the export until it is thrown away."""
+    """The same on one ESXi host, which cannot relocate: the VM runs from the export until it is thrown away. See `low_pause` for its migration."""
     config = configured(folder, simulator)
     vmx, content = lay_down_backup(folder)
     with Daemon(folder / "state", config=config) as daemon:
@@ -152,9 +152,9 @@ def standalone(folder, simulator):
         before = simulator.state()
         body = {"point": "web", "target": {"kind": "vsphere", "name": "vcenter"}}
         try:
-            daemon.api("POST", "recoveries", {**body, "migrate": {"datastore": simulator.local_datastore()["name"]}})
+            daemon.api("POST", "recoveries", {**body, "migrate": {"datastore": simulator.local_datastore()["name"]}, "cut_over": {"method": "relocate"}})
         except RuntimeError as refusal:
-            expect("a migration is refused when it is asked for, and a vCenter named for it", "needs_vcenter" in str(refusal))
+            expect("a migration while the VM runs is refused when it is asked for, and a vCenter named for it", "needs_vcenter" in str(refusal))
         else:
             raise AssertionError("a host alone is asked to relocate")
         job = daemon.api("POST", "recoveries", body)["id"]
@@ -175,6 +175,79 @@ def standalone(folder, simulator):
         same = all(sorted(one["name"] for one in state[kind]) == sorted(one["name"] for one in before[kind]) for kind in ("vms", "datastores"))
         expect("nothing of ours is left on the host", same and daemon.api("GET", "exports")["exports"] == [])
     simulator.process.kill()
+
+
+def low_pause(folder, simulator):
+    """A migration on one ESXi host: copied while its guest writes, compared, stopped for a moment, merged where it stays; the daemon killed on the way."""
+    config = configured(folder, simulator)
+    vmx, content = lay_down_backup(folder)
+    expected = ["failed: verify the destination", "failed: the guest did not shut down", "failed: power the VM on", "cannot be taken back yet: write the snapshot back"]
+    with Daemon(folder / "state", config=config, allowed=expected) as daemon:
+        daemon.ingest(vmx)
+        store = simulator.local_datastore()
+        body = {"point": "web", "target": {"kind": "vsphere", "name": "vcenter"}, "migrate": {"datastore": store["name"]}, "migration": "manual"}
+        job = daemon.api("POST", "recoveries", body)["id"]
+        name = daemon.until_state(job, "serving")["name"]
+        runs_as_backed_up(simulator, name, content)
+        write(simulator, name, content, 4096, b"before the migration " * 5000)
+
+        fault(simulator, method="CopyVirtualDisk_Task", at="data", offset=7 << 20)
+        daemon.command("finish", job, "migrate")
+        goes_back(daemon, simulator, job, name, content, "corrupt")
+        expect("a copy with a wrong byte is found before the guest is stopped", "ShutdownGuest" not in simulator.state()["calls"])
+        simulator.door("POST", "/guests?answer=no")
+        daemon.command("finish", job, "migrate")
+        goes_back(daemon, simulator, job, name, content, "guest_runs_on")
+        simulator.door("POST", "/guests?answer=yes")
+        fault(simulator, method="PowerOnVM_Task", at="task", fault="GenericVmConfigFault", message="no room for its swap file")
+        daemon.command("finish", job, "migrate")
+        goes_back(daemon, simulator, job, name, content, "target_refused")
+
+        simulator.door("POST", "/copy-rate?mbps=8")
+        daemon.command("finish", job, "migrate")
+        until_step(daemon, job, "clone")
+        write(simulator, name, content, 9 << 20, b"while it is copied " * 3000)
+        daemon.kill()
+        daemon.start()
+        write(simulator, name, content, 20 << 20, b"after the daemon came back " * 2000)
+        fault(simulator, method="ConsolidateVMDisks_Task", fault="FileLocked", count=1000)
+        stuck = daemon.until_state(job, "stuck", timeout=120)
+        expect("it has migrated, and stays until all of it is merged", stuck["outcome"] == "migrated" and daemon.api("GET", "exports")["exports"] != [])
+        vm = simulator.vm(name)
+        expect("the VM runs from the datastore with what it wrote last still on the export",
+               vm["power"] == "poweredOn" and vm["vmx"].startswith(f"[{store['name']}]") and not any(disk.startswith(f"[{store['name']}]") for disk in vm["disks"]))
+        expect("its guest reads all that it wrote", read(simulator, name, len(content)) == bytes(content))
+        write(simulator, name, content, 25 << 20, b"where it stays " * 3000)
+        daemon.kill()
+        simulator.door("DELETE", "/fault")
+        daemon.start()
+        view = daemon.until_state(job, "completed", timeout=120)
+        expect(f"the job is completed, migrated, its guest off for {view['pause_ms']} ms", view["outcome"] == "migrated" and 0 < view["pause_ms"] < 30_000)
+        finished(daemon, simulator, store, name, content)
+        expect("its guest reads the same there", read(simulator, name, len(content)) == bytes(content))
+        home = Path(store["dir"]) / simulator.vm(name)["disks"][0].split("] ")[1]
+        qemu = json.loads(subprocess.run(["qemu-img", "info", "--output=json", home], check=True, stdout=subprocess.PIPE).stdout)
+        expect("another reader finds one whole disk there", qemu["virtual-size"] == len(content) and "backing-filename" not in qemu)
+        left = sorted(path.name for path in Path(store["dir"]).iterdir())
+        expect("nothing of the tries before is left on the datastore", left == [home.parent.name])
+    simulator.process.kill()
+
+
+def fault(simulator, **rule):
+    simulator.door("POST", "/fault", json.dumps(rule).encode())
+
+
+def until_step(daemon, job, step):
+    until(f"{job} takes the step {step}", lambda: any(one["name"] == step and one["state"] == "running" for one in daemon.job(job)["steps"]), 60)
+
+
+def goes_back(daemon, simulator, job, name, content, code):
+    view = until(f"the migration is given up: {code}", lambda: (now := daemon.job(job))["state"] == "serving" and now["error"] and now, 60)
+    expect(f"a migration is given up: {view['error']['message']}", view["error"]["code"] == code)
+    runs = until("the VM runs again", lambda: (vm := simulator.vm(name)) and vm["power"] == "poweredOn" and vm, 10)
+    expect("its VM runs from the export, on its own disks", not runs["question"] and not any("-0000" in disk for disk in runs["disks"]))
+    expect("its guest has all that it wrote", read(simulator, name, len(content)) == bytes(content))
+    expect("nothing is left on the datastore", list(Path(simulator.local_datastore()["dir"]).iterdir()) == [])
 
 
 def read(simulator, name, length):

@@ -4,7 +4,7 @@ import xml.etree.ElementTree as ET
 from xml.sax.saxutils import escape
 
 from faults import Fault, NfsError
-from leases import download
+from leases import download, upload
 
 
 def strip(element):
@@ -35,14 +35,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 class Sdk(Handler):
-    def do_GET(self):
+    def do_PUT(self):
+        self.do_GET(upload)
+
+    def do_GET(self, answer=download):
         known = re.search(r'vmware_soap_session="?([^";]+)', self.headers.get("Cookie") or "")
         if not (known and known[1] in self.api.sessions):
             return self.reply(401, "log in first")
         with self.api.lock:
-            name = "GET " + self.path.split("/")[1]
+            name = f"{self.command} " + self.path.split("/")[1]
             self.api.calls[name] = self.api.calls.get(name, 0) + 1
-        download(self)
+        answer(self)
 
     def hang_up(self):
         self.close_connection = True
@@ -144,12 +147,12 @@ class Admin(Handler):
 
     def GET_state(self, api, query):
         vms = [{"name": vm.name, "ref": vm.id, "tags": vm.extra_config, "power": "poweredOn" if vm.on else "poweredOff", "vmx": vm.vmx_path, "question": bool(vm.question),
-                "disks": [f"[{vm.datastore.name}] {p}" for p in vm.disks]} for vm in api.vms.links["childEntity"]]
+                "disks": [f"[{vm.store(p).name}] {vm.place(p)[1]}" for p in vm.disks]} for vm in api.vms.links["childEntity"]]
         stores = []
         for d in api.host.links["datastore"]:
             more = {"dir": d.volume.root} if not d.nfs else {
                 "nfs": f"{d.volume.host}:{d.volume.path}", "read": d.volume.bytes_read, "written": d.volume.bytes_written, "calls": d.volume.nfs.calls}
-            stores.append({"name": d.name, "ref": d.id, "vms": sum(vm.datastore is d for vm in api.vms.links["childEntity"])} | more)
+            stores.append({"name": d.name, "ref": d.id, "vms": sum(d in vm.stores() for vm in api.vms.links["childEntity"])} | more)
         held = {"snapshots": [s.name for vm in api.vms.links["childEntity"] for s in vm.snapshots],
                 "stalled": api.stalled, "leases": [{"state": lease.state, "percent": lease.percent} for lease in api.leases()]}
         return json.dumps({"vms": vms, "datastores": stores, "calls": api.calls} | held)

@@ -162,12 +162,14 @@ class Vm(Managed):
         self.places, self.snapshots = [key for key, _ in disk_names(vmx)], []
         for path in self.disks:
             try:
-                self.capacity[path] = sum(size for _, size in extents_of(datastore.volume, path))
+                volume, file = self.place(path)
+                sectors = re.findall(r"^RW\s+(\d+)\s", read_all(volume, file, 64 << 10).decode(errors="replace"), re.M)
+                self.capacity[path] = sum(int(count) * 512 for count in sectors)
             except (OSError, NfsError, Fault):
                 pass  # found at power on, as on a real host
         self.bios_uuid = re.sub("[^0-9a-f]", "", vmx.get("uuid.bios", "").lower()) or self.uuid
         self.pool, self.extra_config = None, {}
-        self.open_disks, self.extra = [], []
+        self.open_disks, self.extra, self.locks = [], [], []
         self.busy, self.io = threading.Lock(), threading.Lock()
         self.question, self.asked, self.labels, self.answers = None, "", [], queue.Queue()
 
@@ -175,12 +177,38 @@ class Vm(Managed):
     def folder(self):
         return os.path.dirname(self.vmx_file)
 
+    def store(self, path):
+        """The datastore of a disk: the VM's own, unless the path begins at the host's root."""
+        name = path.split("/")[3] if path.startswith("/vmfs/volumes/") else self.datastore.name
+        found = next((d for d in self.host.links["datastore"] if d.name == name), None)
+        if found is None:
+            raise Fault("InvalidDatastore", f"Invalid datastore '{name}'.")
+        return found
+
+    def place(self, path):
+        """Where a disk is: its volume, and its path in that."""
+        return self.store(path).volume, path.split("/", 4)[4] if path.startswith("/vmfs/volumes/") else path
+
+    def as_named(self, path):
+        """A path as this VM's configuration has it: relative in its own datastore."""
+        own = f"/vmfs/volumes/{self.datastore.name}/"
+        return path.removeprefix(own)
+
+    def all_files(self):
+        """Datastore and path of its configuration and of its disks, with those that lie below."""
+        files = [(self.datastore.name, self.vmx_file)] + [(self.store(path).name, self.place(path)[1]) for path in self.disks]
+        for disk in self.open_disks:
+            while getattr(disk, "parent", None):
+                files.append((self.store(disk.parent_path).name, self.place(disk.parent_path)[1]))
+                disk = disk.parent
+        return files
+
     @property
     def vmx_path(self):
         return f"[{self.datastore.name}] {self.vmx_file}"
 
     def along(self, path):
-        return [self.datastore] if path == "datastore" else super().along(path)
+        return self.stores() if path == "datastore" else super().along(path)
 
     def controllers(self):
         """By name (scsi0): kind, bus number and key."""
@@ -202,16 +230,26 @@ class Vm(Managed):
             size = self.capacity.get(path, 0)
             devices.append(
                 f'<VirtualDevice xsi:type="VirtualDisk"><key>{2000 + n}</key><deviceInfo><label>Hard disk {n + 1}</label></deviceInfo>'
-                f'<backing xsi:type="VirtualDiskFlatVer2BackingInfo"><fileName>[{escape(self.datastore.name)}] {escape(path)}</fileName>'
-                f'{ref_xml("datastore", self.datastore)}<diskMode>persistent</diskMode></backing>'
+                f'<backing xsi:type="VirtualDiskFlatVer2BackingInfo"><fileName>[{escape(self.store(path).name)}] {escape(self.place(path)[1])}</fileName>'
+                f'{ref_xml("datastore", self.store(path))}<diskMode>persistent</diskMode>{self.parent_xml(path)}</backing>'
                 f"<controllerKey>{controllers[self.places[n].split(':')[0]][2]}</controllerKey><unitNumber>{self.places[n].split(':')[1]}</unitNumber>"
                 f"<capacityInKB>{size // 1024}</capacityInKB><capacityInBytes>{size}</capacityInBytes></VirtualDevice>")
         return "".join(devices)
 
+    def parent_xml(self, path):
+        if not re.search(r"-\d{6}\.vmdk$", path):
+            return ""
+        below = re.sub(r"-\d{6}(\.vmdk)$", r"\1", self.place(path)[1])
+        return f'<parent xsi:type="VirtualDiskFlatVer2BackingInfo"><fileName>[{escape(self.store(path).name)}] {escape(below)}</fileName></parent>'
+
+    def stores(self):
+        names = {name for name, _ in self.all_files()}
+        return [d for d in self.host.links["datastore"] if d.name in names]
+
     def properties(self):
         found = super().properties() | {
             "runtime.powerState": ("VirtualMachinePowerState", "poweredOn" if self.on else "poweredOff"),
-            "runtime.host": self.host, "datastore": refs([self.datastore]),
+            "runtime.host": self.host, "datastore": refs(self.stores()),
             "config.files.vmPathName": text(self.vmx_path), "config.instanceUuid": text(self.uuid), "config.uuid": text(self.bios_uuid),
             "resourcePool": self.pool,
             "config.extraConfig": ("ArrayOfOptionValue", "".join(

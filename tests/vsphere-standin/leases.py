@@ -56,6 +56,9 @@ class Leases:
         return self.frozen_folder.name
 
     def CreateSnapshot_Task(self, this, args):
+        if self.options.esx:
+            return self.branch(this, args)
+
         def work(task):
             snapshot = self.add(Snapshot(self.new_id("snapshot"), args.findtext("name"), this, self.frozen()))
             this.snapshots.append(snapshot)
@@ -123,6 +126,44 @@ class Leases:
         return ""
 
 
+def send(handler, file, rule):
+    """A file as it is, or only its first bytes if a rule cuts it off."""
+    size = file.size()
+    handler.send_response(200)
+    handler.send_header("Content-Type", "application/octet-stream")
+    handler.send_header("Content-Length", str(size))
+    handler.end_headers()
+    end = min(size, rule.get("cut", size)) if rule else size
+    try:
+        for at in range(0, end, CHUNK):
+            handler.wfile.write(file.read(at, min(CHUNK, end - at)))
+        handler.wfile.flush()
+    except (BrokenPipeError, ConnectionResetError):
+        handler.close_connection = True  # nobody reads any more
+    finally:
+        file.close()
+    if end < size:
+        handler.hang_up()
+
+
+def upload(handler):
+    """PUT of /folder/PATH?dsName=DATASTORE: the whole of a file."""
+    api, url = handler.api, urllib.parse.urlparse(handler.path)
+    parts, query = urllib.parse.unquote(url.path).strip("/").split("/"), dict(urllib.parse.parse_qsl(url.query))
+    data, rule = handler.body(), api.rule("PUT folder", "call")
+    if rule and rule.get("status"):
+        return handler.reply(rule["status"], "made to fail")
+    store = next((d for d in api.host.links["datastore"] if d.name == query.get("dsName")), None)
+    try:
+        file = store.volume.create("/".join(parts[1:]))
+        file.truncate(0)
+        file.write(0, data)
+        file.close()
+    except (AttributeError, OSError, NfsError):
+        return handler.reply(404, "no such place")
+    handler.reply(201, "")
+
+
 def download(handler):
     """GET of /nfc/LEASE/disk-N.vmdk and /folder/PATH?dsName=DATASTORE."""
     api, url = handler.api, urllib.parse.urlparse(handler.path)
@@ -133,9 +174,10 @@ def download(handler):
     if parts[0] == "folder":
         store = next((d for d in api.host.links["datastore"] if d.name == query.get("dsName")), None)
         try:
-            return handler.reply(200, read_all(store.volume, "/".join(parts[1:])), "application/octet-stream")
+            file = store.volume.open("/".join(parts[1:]))
         except (AttributeError, OSError, NfsError):
             return handler.reply(404, "no such file")
+        return send(handler, file, rule)
     lease = api.objects.get(("HttpNfcLease", parts[1])) if parts[0] == "nfc" else None
     if lease is None or lease.state != "ready":
         return handler.reply(404, "no such lease")

@@ -3,6 +3,7 @@ import hashlib, os, re, shutil, threading, time, traceback
 from xml.sax.saxutils import escape
 
 from faults import Fault, NfsError, file_fault
+from deltas import Deltas, open_disk
 from leases import Leases
 from inventory import Datastore, Disk, Host, Managed, Task, Vm, extents_of, parse_vmx, ref_xml
 from volumes import CHUNK, DirVolume, NfsVolume, read_all, write_all
@@ -17,7 +18,7 @@ def split_path(path):
     return found[1], found[2]
 
 
-class Api(Leases):
+class Api(Leases, Deltas):
     def __init__(self, options):
         self.options, self.lock = options, threading.RLock()
         self.changed, self.version = threading.Condition(self.lock), 1
@@ -40,7 +41,7 @@ class Api(Leases):
         hosts.links["childEntity"], self.vms.links["childEntity"] = [compute], []
         compute.links.update(host=[self.host], resourcePool=[self.pool])
         self.host.links.update({"datastore": [local], "network": [network], "configManager.datastoreSystem": [self.system]})
-        for kind in ("ServiceInstance", "PropertyCollector", "SessionManager", "SearchIndex"):
+        for kind in ("ServiceInstance", "PropertyCollector", "SessionManager", "SearchIndex", "FileManager", "VirtualDiskManager"):
             self.add(Managed(kind, kind))
         self.tasks = self.add(Managed("TaskManager", "TaskManager"))
         self.tasks.links["recentTask"] = []
@@ -81,7 +82,8 @@ class Api(Leases):
         kind = "HostAgent" if self.options.esx else "VirtualCenter"
         about = (f"<about><name>standin</name><fullName>vSphere stand-in 8.0.0</fullName><version>8.0.0</version>"
                  f"<apiType>{kind}</apiType><apiVersion>8.0.0.0</apiVersion></about>")
-        managers = {"propertyCollector": "PropertyCollector", "sessionManager": "SessionManager", "searchIndex": "SearchIndex", "taskManager": "TaskManager"}
+        managers = {"propertyCollector": "PropertyCollector", "sessionManager": "SessionManager", "searchIndex": "SearchIndex", "taskManager": "TaskManager",
+                    "fileManager": "FileManager", "virtualDiskManager": "VirtualDiskManager"}
         found = "".join(f'<{name} type="{kind}">{kind}</{name}>' for name, kind in managers.items())
         return f"<returnval>{ref_xml('rootFolder', self.root)}{about}{found}</returnval>"
 
@@ -202,7 +204,7 @@ class Api(Leases):
 
     def RemoveDatastore(self, this, args):
         datastore = self.find(args.find("datastore"))
-        if any(vm.datastore is datastore for vm in self.vms.links["childEntity"]):
+        if any(datastore in vm.stores() for vm in self.vms.links["childEntity"]):
             raise Fault("ResourceInUse", f"The resource '{datastore.name}' is in use.", f"<type>Datastore</type><name>{escape(datastore.name)}</name>")
         try:
             datastore.volume.unmount()
@@ -265,7 +267,7 @@ class Api(Leases):
     def CancelTask(self, this, args):
         if this.state != "running":
             raise Fault("InvalidState", "The task has ended.")
-        if this.name != "RelocateVM_Task":
+        if this.name not in ("RelocateVM_Task", "CopyVirtualDisk_Task"):
             raise Fault("NotSupported", "The task cannot be cancelled.")
         this.cancelled = True
         return ""
@@ -302,6 +304,7 @@ class Api(Leases):
                     raise Fault("DuplicateName", f"The name '{vm_name}' already exists.")
                 vm = self.add(Vm(self.new_id("vm"), vm_name, self.vms, self.host, datastore, file, vmx))
                 vm.pool = self.pool
+                self.load_snapshots(vm)
                 self.vms.links["childEntity"] = vms + [vm]
             return "ManagedObjectReference\" type=\"VirtualMachine", vm.id
 
@@ -338,18 +341,19 @@ class Api(Leases):
             asked = "msg.uuid.altered:This virtual machine might have been moved or copied."
             self.ask(vm, task, asked, ["button.uuid.cancel", "button.uuid.movedTheVM", "button.uuid.copiedTheVM"])
         for path in vm.disks:
-            disk = Disk(volume, path)
+            disk = open_disk(vm.place, path)
             vm.open_disks.append(disk)
             count = min(64 << 10, disk.size)
             disk.read(0, count)
             disk.read(disk.size - count, count)
         self.step(task, 50)
-        locked = [vm.vmx_file] + [name for disk in vm.open_disks for name, _, _ in disk.files]
-        for path in locked if vm.datastore.nfs else []:
-            lock = os.path.join(vm.folder, ".lck-%016x" % volume.open(path).attr().fileid)
-            file = volume.create(lock, exclusive=True)
-            vm.extra.append(lock)
-            file.write(0, b"standin".ljust(84, b"\0"))
+        locked = [(volume, vm.vmx_file)] + [(getattr(file, "volume", None), name) for disk in vm.open_disks for name, _, file in disk.files]
+        for home, path in locked:
+            if isinstance(home, NfsVolume):
+                lock = os.path.join(os.path.dirname(path), ".lck-%016x" % home.open(path).attr().fileid)
+                file = home.create(lock, exclusive=True)
+                vm.locks.append((home, lock))
+                file.write(0, b"standin".ljust(84, b"\0"))
         stem = os.path.splitext(vm.vmx_file)[0]
         swap = volume.create(stem + ".vswp")
         vm.extra.append(stem + ".vswp")
@@ -387,7 +391,9 @@ class Api(Leases):
                 file.close()
         for path in vm.extra:
             vm.datastore.volume.remove(path)
-        vm.open_disks, vm.extra = [], []
+        for volume, lock in vm.locks:
+            volume.remove(lock)
+        vm.open_disks, vm.extra, vm.locks = [], [], []
 
     def PowerOffVM_Task(self, this, args):
         def work(task):
@@ -471,7 +477,7 @@ class Api(Leases):
         if to is vm.datastore:
             return
         source, target, folder = vm.datastore.volume, to.volume, os.path.basename(vm.folder)
-        gone = [p for p in vm.extra]
+        gone = [p for p in vm.extra] + [lock for _, lock in vm.locks]
         files = [os.path.join(vm.folder, n) for n in source.list(vm.folder)]
         files = [f for f in files if f not in gone]
         sizes = {f: source.open(f).size() for f in files}
@@ -510,7 +516,7 @@ class Api(Leases):
             running, old = vm.on, vm.folder
             vm.capacity = {os.path.join(folder, os.path.basename(p)): size for p, size in vm.capacity.items()}
             vm.disks = [os.path.join(folder, os.path.basename(p)) for p in vm.disks]
-            vm.datastore, vm.vmx_file, vm.extra = to, os.path.join(folder, os.path.basename(vm.vmx_file)), []
+            vm.datastore, vm.vmx_file, vm.extra, vm.locks = to, os.path.join(folder, os.path.basename(vm.vmx_file)), [], []
             vm.open_disks = [Disk(target, p) for p in vm.disks] if running else []
         for path in files + gone:
             source.remove(path)

@@ -10,6 +10,7 @@ use crate::{
     local::passkey,
 };
 
+pub(super) mod cut_over;
 mod hardware;
 mod in_place;
 
@@ -46,6 +47,7 @@ pub(super) fn request(args: &RecoverArgs) -> Result<Value, Failure> {
     set("disks", (!args.disks.is_empty()).then(|| args.disks.clone().into()));
     set("keep_seconds", args.keep_seconds.map(Value::from));
     set("power_on", args.no_power_on.then_some(Value::from(false)));
+    set("cut_over", cut_over::key(&args.cut_over));
     for (key, value) in hardware::keys(&args.hardware)? {
         set(key, Some(value));
     }

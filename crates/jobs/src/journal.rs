@@ -61,6 +61,18 @@ pub(crate) struct Record {
     /// A recovery in place is committed; whether the original is to be removed.
     #[serde(default)]
     pub(crate) commit: Option<bool>,
+    /// Whether the VM ran when a migration with a short pause began.
+    #[serde(default)]
+    pub(crate) ran: Option<bool>,
+    /// When its guest was first told to stop for that.
+    #[serde(default)]
+    pub(crate) stopped_at: Option<Timestamp>,
+    /// The target has no licence to migrate storage.
+    #[serde(default)]
+    pub(crate) unlicensed: bool,
+    /// A migration that is to be begun again, in another way.
+    #[serde(default)]
+    pub(crate) again: Option<Destination>,
     pub(crate) timeline: Vec<Event>,
     pub(crate) error: Option<ErrorView>,
 }
@@ -169,6 +181,10 @@ impl Record {
             host_vm: None,
             original: None,
             commit: None,
+            ran: None,
+            stopped_at: None,
+            unlicensed: false,
+            again: None,
             timeline: vec![Event { at, what: "accepted".into() }],
             error: None,
         }
@@ -239,6 +255,18 @@ impl Record {
     pub(crate) fn redo_path(&self) -> Option<String> {
         let datastore = self.request.redo_datastore.as_ref()?;
         Some(format!("/vmfs/volumes/{datastore}/rekindle-{}", self.id))
+    }
+
+    /// Whether a migration that the host cannot do while the VM runs may stop it for a moment.
+    pub(crate) fn may_pause(&self) -> bool {
+        !self.unlicensed && !self.request.needs_relocation()
+    }
+
+    /// The directory on another datastore that a migration with a short pause makes for the VM. It has the job's id in
+    /// its name, so that no other is ever touched.
+    pub(crate) fn new_home(&self) -> Option<String> {
+        let datastore = self.destination.as_ref()?.datastore()?;
+        Some(format!("[{datastore}] {}-{}", self.place.folder, self.id))
     }
 
     fn is_sound(&self) -> bool {

@@ -10,6 +10,7 @@
 //!                          └── begun, done ── │          mount register power_on
 //!                                             ├─ in place  identify halt set_aside … commit
 //!                                             ├─ boot    replay, record
+//!                                             ├─ pause   branch clone compare stop hand_over start
 //!                                             └─ mover   warm relocate depart
 //!                                                        copy verify freeze settle publish
 //! ```
@@ -37,6 +38,8 @@
 //! 10. No prune of this appliance deletes a recovery point that a job uses or a batch names which has not ended, and no
 //!     job is begun from a point that a prune has condemned.
 //! 11. A copy of a VM that runs is of one moment over all its disks, and outlives the job that it was copied of.
+//! 12. A VM that is stopped to be migrated runs again where it was, with all that it wrote, if it cannot be started where
+//!     its copy is; and its copy was compared before it was stopped.
 //!
 //! # In place
 //!
@@ -53,6 +56,11 @@
 //! removed, and the held writes end with it. Whoever ran the VM from the export must start it from the
 //! copy: to the guest it is as if the power had been cut. Shut it down before for a clean end. If the
 //! last pass fails, the held writes go on, and the guest saw a pause.
+//!
+//! # Migration with a pause
+//!
+//! A host that cannot move a VM while it runs copies its disks under a snapshot, and the VM is stopped for as long as it
+//! takes to name files anew. See `steps/low_pause.rs`.
 //!
 //! # Locking
 //!
@@ -127,9 +135,9 @@ pub use passkeys::Offer;
 pub use plan::{Next, Plan, Step};
 pub use report::{Measured, Report, ReportStep};
 pub use request::{
-    AdapterNetwork, AdapterRule, Destination, Finish, ImageFormat, InPlace, MacPolicy,
-    MigrationStart, Mode, Networks, OriginalRef, RecoveryRequest, SwapPolicy, TargetRef,
-    UuidPolicy,
+    AdapterNetwork, AdapterRule, CutOver, CutOverMethod, Destination, Finish, GuestStop,
+    ImageFormat, InPlace, MacPolicy, MigrationStart, Mode, Networks, OriginalRef, RecoveryRequest,
+    SwapPolicy, TargetRef, UuidPolicy,
 };
 pub use space::SpaceView;
 pub use target::{Target, VsphereTarget};

@@ -50,11 +50,23 @@ pub enum Step {
     Settle,
     /// Give the copy its name.
     Publish,
+    /// Make a snapshot, under which the disks stay as they are.
+    Branch,
+    /// Let the host copy the disks to the other datastore.
+    Clone,
+    /// Read that copy back and compare.
+    Compare,
+    /// Stop the guest.
+    Stop,
+    /// Put what the guest wrote since over the copy, and register the VM there.
+    HandOver,
+    /// Start the VM there.
+    Start,
 }
 
 impl Step {
     /// Every step.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 29] = [
         Self::Admit,
         Self::Open,
         Self::Overlay,
@@ -78,6 +90,12 @@ impl Step {
         Self::Freeze,
         Self::Settle,
         Self::Publish,
+        Self::Branch,
+        Self::Clone,
+        Self::Compare,
+        Self::Stop,
+        Self::HandOver,
+        Self::Start,
     ];
 
     /// Whether it moves a VM to where it stays.
@@ -85,6 +103,8 @@ impl Step {
         match self {
             Self::Warm | Self::Consolidate | Self::Relocate | Self::Depart | Self::Commit => true,
             Self::Copy | Self::Verify | Self::Freeze | Self::Settle | Self::Publish => true,
+            Self::Branch | Self::Clone | Self::Compare => true,
+            Self::Stop | Self::HandOver | Self::Start => true,
             Self::Admit | Self::Open | Self::Overlay | Self::Export | Self::Files => false,
             Self::Mount | Self::Redirect | Self::Register | Self::Snapshot | Self::PowerOn => false,
             Self::Identify | Self::Halt | Self::SetAside => false,
@@ -117,6 +137,12 @@ impl Step {
             Self::Freeze => "freeze",
             Self::Settle => "settle",
             Self::Publish => "publish",
+            Self::Branch => "branch",
+            Self::Clone => "clone",
+            Self::Compare => "compare",
+            Self::Stop => "stop",
+            Self::HandOver => "hand_over",
+            Self::Start => "start",
         }
     }
 }

@@ -217,7 +217,9 @@ impl Report {
             ("until served", measured(&self.rto)),
             ("migration", measured(&self.full_copy)),
         ];
-        facts.extend(self.pause_ms.map(|ms| ("writes held", format!("{ms} ms"))));
+        let stopped = self.steps.iter().any(|step| step.step == Step::HandOver);
+        let pause = if stopped { "guest off" } else { "writes held" };
+        facts.extend(self.pause_ms.map(|ms| (pause, format!("{ms} ms"))));
         facts.extend(self.error.as_ref().map(|e| ("problem", e.message.clone())));
         facts
     }

@@ -8,10 +8,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::{JobError, JobId};
 
+mod cut_over;
 mod from_job;
 mod hardware;
 mod in_place;
 
+pub use cut_over::{CutOver, CutOverMethod, GuestStop};
 pub(crate) use from_job::check_source;
 pub use hardware::{AdapterNetwork, AdapterRule, MacPolicy, SwapPolicy};
 pub use in_place::{InPlace, OriginalRef};
@@ -74,6 +76,9 @@ pub struct RecoveryRequest {
     /// When the migration starts; by default by itself on vSphere, at `finish` elsewhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub migration: Option<MigrationStart>,
+    /// How a migration to another datastore comes to its end; for a live recovery or disks alone on vSphere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cut_over: Option<CutOver>,
     /// After how many seconds a live mount discards itself; the configured default when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_in_seconds: Option<u64>,
@@ -226,6 +231,9 @@ pub enum Finish {
         /// Where; what the request said when absent.
         #[serde(default)]
         to: Option<Destination>,
+        /// How, on vSphere; what the request said when absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cut_over: Option<CutOver>,
     },
     /// Throw away what the guest wrote, and clean up. Of a recovery in place the original is back then.
     Discard,
@@ -260,6 +268,7 @@ impl RecoveryRequest {
         }
         self.validate_end()?;
         self.validate_in_place()?;
+        self.validate_cut_over()?;
         match &self.networks {
             Some(Networks::Map(map)) => networks(map),
             Some(Networks::Keep | Networks::Disconnect | Networks::Remove) | None => Ok(()),

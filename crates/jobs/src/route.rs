@@ -2,6 +2,10 @@
 
 use crate::{Destination, Mode, Plan, RecoveryRequest, Step, TargetRef};
 
+/// How a VM moves to another datastore of a host that cannot move it while it runs.
+pub(crate) const LOW_PAUSE: &[Step] =
+    &[Step::Branch, Step::Clone, Step::Compare, Step::Stop, Step::HandOver, Step::Start];
+
 impl RecoveryRequest {
     /// The steps until the VM is served. A full restore takes those of its migration after them at
     /// once, and never serves.
@@ -27,8 +31,11 @@ impl RecoveryRequest {
         steps
     }
 
-    /// The steps that move the VM to where it stays.
+    /// The steps that move the VM to where it stays, where a host that can move it does.
     pub fn migration_steps(&self, to: &Destination) -> &'static [Step] {
+        if to.datastore().is_some() && self.pauses() {
+            return LOW_PAUSE;
+        }
         match (to, self.mode, &self.redo_datastore) {
             (Destination::Datastore(_), _, None) if self.in_place.is_some() => {
                 &[Step::Warm, Step::Relocate, Step::Depart, Step::Commit]

@@ -7,6 +7,7 @@ pub(crate) mod files;
 mod fork;
 mod host;
 mod in_place;
+mod low_pause;
 mod thaw;
 
 use std::sync::Arc;
@@ -45,6 +46,8 @@ pub(crate) struct Found {
     pub(crate) arrived: bool,
     pub(crate) migrated_to: Option<String>,
     pub(crate) pause_ms: Option<u64>,
+    /// Whether the VM ran before it was moved.
+    pub(crate) ran: Option<bool>,
     pub(crate) notes: Vec<String>,
     /// What the VM had that this one goes on from.
     pub(crate) copied: Option<Box<Copied>>,
@@ -94,6 +97,12 @@ impl Work<'_> {
             Step::Freeze => self.freeze().await,
             Step::Settle => self.settle().await,
             Step::Publish => self.publish().await,
+            Step::Branch => self.branch().await,
+            Step::Clone => self.clone_disks().await,
+            Step::Compare => self.compare().await,
+            Step::Stop => self.stop_guest().await,
+            Step::HandOver => self.hand_over().await,
+            Step::Start => self.start_there().await,
         }
     }
 
@@ -114,6 +123,11 @@ impl Work<'_> {
             Step::Relocate => return self.stop_relocating().await,
             Step::Copy => self.remove_copy().await?,
             Step::Freeze => self.thaw(),
+            Step::Branch => return self.merge().await,
+            Step::Clone => self.remove_clone().await?,
+            Step::Stop => self.start_again().await?,
+            Step::HandOver => return self.take_back_hand_over().await,
+            Step::Start => self.stop_there().await?,
             // They leave nothing behind, or what must stay.
             Step::Open
             | Step::Identify
@@ -123,7 +137,8 @@ impl Work<'_> {
             | Step::Depart
             | Step::Verify
             | Step::Settle
-            | Step::Publish => {}
+            | Step::Publish
+            | Step::Compare => {}
         }
         Ok(Found::default())
     }

@@ -3,11 +3,13 @@
 mod aside;
 #[cfg(test)]
 pub(crate) mod fake;
+mod low_pause;
 mod vsphere;
 
 use std::time::Duration;
 
 pub(crate) use aside::{FoundOriginal, OriginalVm};
+pub(crate) use low_pause::FileReader;
 use rekindle_nfs::ClientNet;
 use rekindle_vsphere::{Endpoint, GuestView};
 
@@ -18,6 +20,8 @@ use crate::{JobError, UuidPolicy};
 const RELOCATE_WITHIN: Duration = Duration::from_secs(8 * 86_400);
 /// For how long a datastore that is in use is tried to be removed before the job counts as stuck.
 const REMOVE_PATIENCE: Duration = Duration::from_secs(60);
+/// The code of a migration that the host has no licence for.
+pub(crate) const UNLICENSED: &str = "storage_vmotion_unlicensed";
 /// The longest name that a datastore may have.
 const DATASTORE_MAX: usize = 42;
 
@@ -56,8 +60,10 @@ pub struct VsphereTarget {
 /// What a host must have for a job.
 #[derive(Default)]
 pub(crate) struct Needs<'a> {
-    /// The datastore to migrate to, and the means to.
+    /// The datastore to migrate to.
     pub(crate) migrate: Option<&'a str>,
+    /// That the host moves VMs by itself, if one is to migrate.
+    pub(crate) relocate: bool,
     /// Other datastores.
     pub(crate) datastores: Vec<&'a str>,
 }
@@ -66,6 +72,8 @@ pub(crate) struct Needs<'a> {
 pub(crate) struct HostFacts {
     /// Who will mount the export.
     pub(crate) clients: Vec<ClientNet>,
+    /// Whether it can move a VM's files while that runs, as a vCenter can.
+    pub(crate) relocates: bool,
 }
 
 /// Where a VM was found.

@@ -12,6 +12,7 @@ mod in_place;
 mod keep;
 mod kinds;
 mod limits;
+mod low_pause;
 mod migration;
 mod rate;
 mod rewriting;

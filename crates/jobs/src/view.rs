@@ -189,7 +189,8 @@ pub struct JobView {
     pub export: Option<ExportedVm>,
     /// Where the VM went, once it has.
     pub migrated_to: Option<String>,
-    /// For how many milliseconds the guest's writes were held at the end of a migration.
+    /// For how many milliseconds the guest's writes were held at the end of a migration, or, where its VM was stopped
+    /// for one, it did not run: from when it was told to stop until it was started.
     pub pause_ms: Option<u64>,
     /// What happened when, in order.
     pub timeline: Vec<Event>,
@@ -271,7 +272,7 @@ pub enum Phase {
     Warm,
     /// The host moves the VM's storage.
     Relocate,
-    /// Writes the VM's disks to the directory.
+    /// Writes the VM's disks to the directory, or the host copies them to the datastore.
     Copy,
     /// Reads them back and compares.
     Verify,

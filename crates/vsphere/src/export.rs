@@ -26,8 +26,6 @@ pub(crate) const TO_VMS: &[Step] = &[
     Step { name: "datacenter", kind: "Datacenter", path: "vmFolder", then: &["folder"] },
 ];
 
-const UP: &[Step] = &[Step { name: "up", kind: "ManagedEntity", path: "parent", then: &["up"] }];
-
 /// What is exported.
 #[derive(Clone, Debug)]
 pub enum ExportOf {
@@ -61,7 +59,7 @@ pub struct LeasedDisk {
 
 /// The bytes of a disk on their way, as a streamOptimized VMDK.
 #[derive(Debug)]
-pub struct Download(Response);
+pub struct Download(pub(crate) Response);
 
 impl Vsphere {
     /// The one VM of that name or instance UUID.
@@ -179,62 +177,6 @@ impl Vsphere {
             Ok(_) => Ok(()),
         }
     }
-
-    /// The whole of a file of at most `max` bytes on a datastore of the VM: `[datastore] dir/file`.
-    /// `NotFound` if it is not there.
-    pub async fn read_file(
-        &self,
-        vm: &VmId,
-        path: &str,
-        max: u64,
-    ) -> Result<Vec<u8>, VsphereError> {
-        self.session.insist(|| self.try_read_file(vm, path, max)).await
-    }
-
-    async fn try_read_file(&self, vm: &VmId, path: &str, max: u64) -> Result<Vec<u8>, Failure> {
-        let none = || Failure::not_found(format!("a file `{path}`"));
-        let (store, file) =
-            path.strip_prefix('[').and_then(|p| p.split_once("] ")).ok_or_else(none)?;
-        let datacenter = self.datacenter_path(vm).await?;
-        let mut response = self
-            .session
-            .transport
-            .get_folder(file, &[("dcPath", &datacenter), ("dsName", store)])
-            .await?;
-        let mut bytes = Vec::new();
-        while let Some(part) = next(&mut response).await? {
-            if bytes.len() as u64 + part.len() as u64 > max {
-                return Err(Failure::garbled("read", format!("{path} is over {max} bytes")));
-            }
-            bytes.extend(part);
-        }
-        Ok(bytes)
-    }
-
-    /// The path of a VM's datacenter in the inventory, without the root.
-    async fn datacenter_path(&self, vm: &VmId) -> Result<String, Failure> {
-        let query = Query {
-            start: &[vm.moref()],
-            steps: UP,
-            properties: &[("Datacenter", &["name", "parent"]), ("Folder", &["name", "parent"])],
-        };
-        let found = self.session.retrieve(&query).await?;
-        let mut at = found.iter().find(|object| object.id.kind == "Datacenter");
-        let mut path = String::new();
-        for _ in 0..found.len() {
-            // The root folder has no parent, and is in no path.
-            let Some((here, parent)) = at.and_then(|at| Some((at, at.moref("parent")?))) else {
-                break;
-            };
-            let name = here.owned("name");
-            path = if path.is_empty() { name } else { format!("{name}/{path}") };
-            at = found.iter().find(|object| object.id == parent);
-        }
-        match path.is_empty() {
-            true => Err(Failure::not_found(format!("the datacenter of {vm}"))),
-            false => Ok(path),
-        }
-    }
 }
 
 impl Lease {
@@ -273,7 +215,7 @@ impl Download {
     }
 }
 
-async fn next(response: &mut Response) -> Result<Option<Vec<u8>>, Failure> {
+pub(crate) async fn next(response: &mut Response) -> Result<Option<Vec<u8>>, Failure> {
     let call = "read";
     match timeout(SILENCE, response.chunk()).await {
         Ok(Ok(bytes)) => Ok(bytes.map(Into::into)),

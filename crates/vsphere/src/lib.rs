@@ -5,6 +5,7 @@
 //! ```text
 //!  inventory datastore directory vm power snapshot relocate network   what a recovery wants, each call idempotent
 //!  export                                                             what a backup wants: disks and files of a VM
+//!  files disk_copy                                                    files and disks of datastores, read, written, copied
 //!  aside                                                              a VM that makes room for another: found, renamed, put back
 //!      └─────────┴────────┴─────┴────┴──────┴────────┴───────┘
 //!                  task   property                        tasks are followed, objects read and watched
@@ -15,7 +16,7 @@
 //!
 //! # Invariants
 //!
-//! 1. Every public call but those that take a snapshot or a lease is idempotent: asked twice, it finds its work done. So is every call that was
+//! 1. Every public call but those that take a snapshot or a lease, or copy a disk, is idempotent: asked twice, it finds its work done. So is every call that was
 //!    cut off, by us or by the network, and is made again.
 //! 2. Nothing is sent, least of all the password, before the server's certificate was checked.
 //! 3. A datastore is removed only if it mounts the very export that the caller names.
@@ -45,9 +46,11 @@
 mod aside;
 mod datastore;
 mod directory;
+mod disk_copy;
 mod endpoint;
 mod error;
 mod export;
+mod files;
 mod guest;
 mod inventory;
 mod moref;

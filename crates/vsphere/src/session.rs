@@ -11,8 +11,8 @@ use tokio::{
 };
 
 use crate::{
-    Endpoint, VsphereError, endpoint::Limits, error::Failure, moref::MoRef, soap::Request,
-    transport::Transport, xml::Element,
+    Endpoint, VsphereError, disk_copy::Copies, endpoint::Limits, error::Failure, moref::MoRef,
+    soap::Request, transport::Transport, xml::Element,
 };
 
 /// After a refused login no other is tried for so long: wrong passwords in a row lock an account.
@@ -44,6 +44,7 @@ pub(crate) struct Roots {
     pub(crate) search_index: MoRef,
     pub(crate) task_manager: MoRef,
     pub(crate) file_manager: Option<MoRef>,
+    pub(crate) disk_manager: Option<MoRef>,
 }
 
 pub(crate) struct Session {
@@ -55,6 +56,8 @@ pub(crate) struct Session {
     password: crate::Secret,
     /// Counts logins, so that of many calls that find the session gone only one logs in.
     logins: AtomicU64,
+    /// Locked to read or change it, never across an await.
+    copies: Copies,
     /// Taken to log in; holds when a login was last refused.
     refused: Mutex<Option<(Instant, String, String)>>,
 }
@@ -75,6 +78,7 @@ impl Session {
             user,
             password,
             logins: AtomicU64::new(0),
+            copies: Copies::default(),
             refused: Mutex::default(),
         };
         session.log_in(0).await?;
@@ -149,6 +153,22 @@ impl Session {
         }
     }
 
+    /// Remembers the task that copies a disk to `to`, or that none does.
+    pub(crate) fn note_copy(&self, to: &str, task: Option<&MoRef>) {
+        let mut copies = self.copies.lock().unwrap_or_else(|e| e.into_inner());
+        match task {
+            Some(task) => copies.insert(to.to_owned(), task.clone()),
+            None => copies.remove(to),
+        };
+    }
+
+    /// The copies to places that begin with `below`.
+    pub(crate) fn copies_below(&self, below: &str) -> Vec<(String, MoRef)> {
+        let copies = self.copies.lock().unwrap_or_else(|e| e.into_inner());
+        let there = copies.iter().filter(|(to, _)| to.starts_with(below));
+        there.map(|(to, task)| (to.clone(), task.clone())).collect()
+    }
+
     /// Repeats an idempotent operation while the server cannot be reached, as long as our patience
     /// lasts, and makes its failure an error of the crate.
     pub(crate) async fn insist<T, F>(&self, operation: impl FnMut() -> F) -> Result<T, VsphereError>
@@ -192,6 +212,7 @@ fn content(answer: &Element) -> Result<(Roots, About), Failure> {
         search_index: root("searchIndex")?,
         task_manager: root("taskManager")?,
         file_manager: content.child("fileManager").and_then(Element::moref),
+        disk_manager: content.child("virtualDiskManager").and_then(Element::moref),
     };
     let text = |name: &str| content.text_at(&["about", name]).unwrap_or_default().to_owned();
     let about = About {

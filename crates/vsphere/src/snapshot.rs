@@ -115,6 +115,65 @@ impl Vsphere {
         }
     }
 
+    /// Whether a VM has a snapshot of this name.
+    pub async fn has_snapshot_named(&self, vm: &VmId, name: &str) -> Result<bool, VsphereError> {
+        self.session.insist(|| self.try_has_named(vm, name)).await
+    }
+
+    async fn try_has_named(&self, vm: &VmId, name: &str) -> Result<bool, Failure> {
+        let read = self.session.read(&vm.moref(), &["name", "snapshot"]).await?;
+        let mut named = Vec::new();
+        if let Some(info) = read.get("snapshot") {
+            info.all("rootSnapshotList").for_each(|tree| find_named(tree, name, &mut named));
+        }
+        Ok(!named.is_empty())
+    }
+
+    /// Writes all that lies over a VM's disks back to them, whether a snapshot is known for it or not, and sees
+    /// that each disk is one file alone then. A VM whose disks are, and that has no snapshots, is fine.
+    pub async fn merge_disks(&self, vm: &VmId) -> Result<(), VsphereError> {
+        self.session.insist(|| self.try_merge(vm)).await
+    }
+
+    async fn try_merge(&self, vm: &VmId) -> Result<(), Failure> {
+        self.try_consolidate(vm).await?;
+        if !self.is_chained(vm).await? {
+            return Ok(());
+        }
+        let deadline = Instant::now() + MERGE_WITHIN;
+        let request = Request::new("ConsolidateVMDisks_Task", &vm.moref(), |_| {});
+        self.until_done(&request, deadline).await?;
+        if self.is_chained(vm).await? {
+            // A host that thinks there is nothing to do looks again when it removes a snapshot.
+            self.try_snapshot(vm, "rekindle").await?;
+            self.try_consolidate(vm).await?;
+        }
+        match self.is_chained(vm).await? {
+            false => Ok(()),
+            true => {
+                let message = "a disk has a parent all the same".to_owned();
+                let (call, fault) = (request.call, "NotCarriedOut".into());
+                Err(Failure::Error(VsphereError::Refused { call, fault, message }))
+            }
+        }
+    }
+
+    async fn is_chained(&self, vm: &VmId) -> Result<bool, Failure> {
+        Ok(self.view(vm).await?.disks.iter().any(|disk| disk.has_parent))
+    }
+
+    /// Makes the call, after whatever is in its way.
+    async fn until_done(&self, request: &Request, deadline: Instant) -> Result<(), Failure> {
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let Err(failure) = self.session.run(request, left).await else { return Ok(()) };
+            match task::in_the_way(&failure) {
+                Some(task) => self.session.wait_out(&task, deadline).await?,
+                None => task::forgotten(failure, deadline).await?,
+            }
+        }
+    }
+
     /// Lets new snapshots be written beside the disks again, after [`Vsphere::ensure_snapshot`] with
     /// a configuration that had them written elsewhere. Says whether the host also gave up the
     /// other place as the VM's working directory, which some do only while the VM is off.

@@ -133,15 +133,7 @@ impl Transport {
             Ok(Err(error)) => return Err(self.broken(call, &error).await),
             Err(_) => return Err(VsphereError::TimedOut { call, after: within }.into()),
         };
-        match response.status() {
-            StatusCode::OK => Ok(response),
-            StatusCode::NOT_FOUND => Err(Failure::not_found("what it asked for")),
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                let (fault, message) = ("HTTP".to_owned(), response.status().to_string());
-                Err(VsphereError::Denied { call, fault, message }.into())
-            }
-            status => Err(refused_by_http(call, status)),
-        }
+        accepted(call, response)
     }
 
     /// Begins to read the file `path` of a datastore.
@@ -150,12 +142,36 @@ impl Transport {
         path: &str,
         query: &[(&str, &str)],
     ) -> Result<Response, Failure> {
+        self.get(self.folder_url(path, query)?, None, "read").await
+    }
+
+    /// Writes the file `path` of a datastore, as a whole.
+    pub(crate) async fn put_folder(
+        &self,
+        path: &str,
+        query: &[(&str, &str)],
+        bytes: &[u8],
+    ) -> Result<(), Failure> {
+        let call = "write";
+        let put = self.http.put(self.folder_url(path, query)?).body(bytes.to_vec());
+        let cookie = self.cookie().clone();
+        let put = cookie.into_iter().fold(put, |put, cookie| put.header(COOKIE, cookie));
+        let within = self.limits.call;
+        let response = match timeout(within, put.send()).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) => return Err(self.broken(call, &error).await),
+            Err(_) => return Err(VsphereError::TimedOut { call, after: within }.into()),
+        };
+        accepted(call, response).map(drop)
+    }
+
+    fn folder_url(&self, path: &str, query: &[(&str, &str)]) -> Result<Url, Failure> {
         let mut url = self.url.clone();
         url.set_query(None);
-        let bad = || Failure::garbled("read", "a URL that has no path");
+        let bad = || Failure::garbled("folder", "a URL that has no path");
         url.path_segments_mut().map_err(|()| bad())?.clear().push("folder").extend(path.split('/'));
         url.query_pairs_mut().extend_pairs(query);
-        self.get(url, None, "read").await
+        Ok(url)
     }
 
     /// Tells a certificate that is not trusted from a server that cannot be reached.
@@ -202,6 +218,19 @@ pub(crate) async fn look(url: &Url, limits: &Limits) -> Option<SeenCertificate> 
     // It always fails, in the handshake: the verifier has no certificate that it trusts.
     let _ = builder.timeout(limits.connect).build().ok()?.head(url.clone()).send().await;
     pin.seen()
+}
+
+/// The answer to a file's request, if it is a good one.
+fn accepted(call: &'static str, response: Response) -> Result<Response, Failure> {
+    match response.status() {
+        StatusCode::OK | StatusCode::CREATED | StatusCode::NO_CONTENT => Ok(response),
+        StatusCode::NOT_FOUND => Err(Failure::not_found("what it asked for")),
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+            let (fault, message) = ("HTTP".to_owned(), response.status().to_string());
+            Err(VsphereError::Denied { call, fault, message }.into())
+        }
+        status => Err(refused_by_http(call, status)),
+    }
 }
 
 fn refused_by_http(call: &'static str, status: StatusCode) -> Failure {

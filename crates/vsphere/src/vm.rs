@@ -66,6 +66,8 @@ pub struct VmDisk {
     pub datastore: Option<DatastoreId>,
     /// Its size in bytes.
     pub capacity_bytes: u64,
+    /// Whether it lies over another file, as after a snapshot.
+    pub has_parent: bool,
 }
 
 const VIEW: &[&str] = &[
@@ -266,5 +268,6 @@ fn disk(device: &Element) -> Option<VmDisk> {
         file: backing.text_at(&["fileName"]).unwrap_or_default().to_owned(),
         datastore: backing.child("datastore").and_then(Element::moref).map(DatastoreId::from),
         capacity_bytes: bytes.unwrap_or(0),
+        has_parent: backing.child("parent").is_some(),
     })
 }

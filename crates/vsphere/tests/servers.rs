@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[path = "servers/alone.rs"]
+mod alone;
 #[path = "servers/aside.rs"]
 mod aside;
 #[path = "servers/hostile.rs"]

@@ -10,8 +10,8 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use rekindle_jobs::{
-    Destination, Finish, Forecast, JobError, JobId, JobView, Offer, RecoveryRequest, Report,
-    TargetRef,
+    CutOver, Destination, Finish, Forecast, JobError, JobId, JobView, Offer, RecoveryRequest,
+    Report, TargetRef,
 };
 use rekindle_repo::Passkey;
 use serde::{Deserialize, Serialize};
@@ -41,6 +41,9 @@ pub(crate) struct FinishBody {
     action: Action,
     #[serde(default)]
     to: Option<Destination>,
+    /// How a migration to a datastore comes to its end.
+    #[serde(default)]
+    cut_over: Option<CutOver>,
     #[serde(default)]
     remove_original: bool,
 }
@@ -65,12 +68,15 @@ impl TryFrom<FinishBody> for Finish {
     type Error = Problem;
 
     fn try_from(body: FinishBody) -> Result<Self, Problem> {
+        if body.cut_over.is_some() && !matches!(body.action, Action::Migrate) {
+            return Err(Problem::bad_request("only `migrate` takes a `cut_over`"));
+        }
         match (body.action, body.to) {
             (Action::Commit, None) => Ok(Self::Commit { remove_original: body.remove_original }),
             _ if body.remove_original => {
                 Err(Problem::bad_request("`remove_original` belongs to `commit`"))
             }
-            (Action::Migrate, to) => Ok(Self::Migrate { to }),
+            (Action::Migrate, to) => Ok(Self::Migrate { to, cut_over: body.cut_over }),
             (Action::Discard, None) => Ok(Self::Discard),
             (Action::Discard | Action::Commit, Some(_)) => {
                 Err(Problem::bad_request("only `migrate` takes a `to`"))
@@ -389,5 +395,16 @@ mod tests {
         ] {
             assert!(finish(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn only_a_migration_is_told_how_the_guest_is_stopped() {
+        let finish = |text| Finish::try_from(serde_json::from_str::<FinishBody>(text).unwrap());
+        let cut_over = Some(CutOver { shut_down_seconds: Some(60), ..CutOver::default() });
+        let told = r#"{"action": "migrate", "cut_over": {"shut_down_seconds": 60}}"#;
+        assert_eq!(finish(told).ok(), Some(Finish::Migrate { to: None, cut_over }));
+        assert!(finish(r#"{"action": "discard", "cut_over": {}}"#).is_err());
+        let unknown = r#"{"action": "migrate", "cut_over": {"stop": "suspend"}}"#;
+        assert!(serde_json::from_str::<FinishBody>(unknown).is_err());
     }
 }

@@ -39,7 +39,7 @@ pub(super) const METRICS: [Metric; 84] = [
     gauge(
         "job_pause_milliseconds",
         "job,vm",
-        "for how long the guest's writes were held at the end of a migration",
+        "for how long the guest's writes were held, or it was off, at the end of a migration",
     ),
     gauge("mover_done_bytes", "job,vm", "bytes that the mover has dealt with in this phase"),
     gauge("mover_to_do_bytes", "job,vm", "bytes that it has to deal with in all"),

@@ -261,15 +261,21 @@ function finish(job, how) {
     return;
   }
   const exported = job.request.target.kind === "export";
+  const pauses = !exported && !job.request.in_place && !job.request.redo_datastore;
   const asked = job.request.migrate ?? {};
   const known = asked.images?.directory ?? asked.directory ?? asked.datastore ?? "";
   const formats = [["flat", "Flat VMDKs, as ESXi has them"], ["sparse", "Growing VMDKs"], ["qcow2", "qcow2"], ["raw", "Raw"]];
+  const stop = {
+    name: "stop", label: "If the host cannot move it while it runs", value: job.request.cut_over?.stop ?? "shut_down",
+    options: [["shut_down", "Have its guest shut down"], ["power_off", "Cut its power"]],
+  };
   const format = { name: "format", label: "Disks there are", value: asked.images?.format ?? "flat", options: formats };
   confirm({
     title: `Migrate ${job.name}?`, yes: "Migrate", danger: false,
     text: "The whole VM, with what its guest wrote, is moved and checked; then its export ends.",
-    fields: [{ name: "to", label: exported ? "Directory on the appliance" : "Datastore", value: known, placeholder: exported ? "/srv/vms/name" : "" }, ...(exported ? [format] : []), ...whyFields()],
-    act: ({ to, format: kind, ...why }) => api.finish(job.id, "migrate", to && (exported ? { images: { directory: to, format: kind } } : { datastore: to }), why).then(refresh),
+    fields: [{ name: "to", label: exported ? "Directory on the appliance" : "Datastore", value: known, placeholder: exported ? "/srv/vms/name" : "" }, ...(exported ? [format] : pauses ? [stop] : []), ...whyFields()],
+    act: ({ to, format: kind, stop: how, ...why }) => api.finish(job.id, "migrate", to && (exported ? { images: { directory: to, format: kind } } : { datastore: to }), why,
+      pauses ? { ...job.request.cut_over, stop: how } : undefined).then(refresh),
   });
 }
 

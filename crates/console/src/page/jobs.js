@@ -62,7 +62,7 @@ export function jobCard(job, acts, rates = []) {
       ["Ended", job.finished_at && time(job.finished_at)],
       ["Outcome", job.outcome && OUTCOMES[job.outcome]],
       ["Moved to", job.migrated_to],
-      ["Guest's writes waited", job.pause_ms === null || job.pause_ms === undefined ? null : `${job.pause_ms} ms`],
+      [stops(job) ? "Guest was off" : "Guest's writes waited", job.pause_ms === null || job.pause_ms === undefined ? null : `${job.pause_ms} ms`],
     ]),
     h("details", { open: !isFinal(job) },
       h("summary", {}, "Steps"),
@@ -72,6 +72,9 @@ export function jobCard(job, acts, rates = []) {
       h("div", { class: "scroll" }, h("table", {}, h("tbody", {}, job.timeline.map((event) =>
         h("tr", {}, h("td", { class: "num" }, duration(between(job.created_at, event.at))), h("td", {}, event.what), h("td", {}, time(event.at)))))))));
 }
+
+// A migration that stops the guest for a moment, rather than hold its writes.
+const stops = (job) => job.steps.some((one) => one.name === "hand_over");
 
 function target(to) {
   if (to.kind === "vsphere") return to.host ? `on ${to.name}, host ${to.host}` : `on ${to.name}`;

@@ -1,15 +1,17 @@
 use jiff::Timestamp;
 
 use super::Driver;
+use crate::route::LOW_PAUSE;
 use crate::staging::check_directory;
 use crate::target::Needs;
-use crate::{Destination, JobError, Mode, failure};
+use crate::{CutOver, Destination, JobError, Mode, RecoveryRequest, failure};
 
 impl Driver {
     /// Puts the steps of a migration into the plan, if it can work.
     pub(super) async fn begin_migration(
         &mut self,
         to: Option<Destination>,
+        cut_over: Option<CutOver>,
     ) -> Result<(), JobError> {
         if self.record.request.mode == Mode::LiveMount {
             return Err(JobError::conflict(
@@ -24,26 +26,43 @@ impl Driver {
             )
         })?;
         to.validate(&self.record.request.target)?;
+        let mut request = self.record.request.clone();
+        request.cut_over = cut_over.or(request.cut_over);
+        request.validate_cut_over()?;
+        let mut relocates = true;
         match &to {
-            Destination::Datastore(name) => self.check_datastore(name).await?,
+            Destination::Datastore(name) => {
+                relocates = self.check_datastore(name, &request).await?
+            }
             Destination::Directory(path) | Destination::Images { directory: path, .. } => {
                 let (path, own) = (path.clone(), self.env.config.own_dirs.clone());
                 failure::blocking(move || check_directory(&path, &own)).await?;
             }
         }
-        let steps = self.record.request.migration_steps(&to);
+        let steps = match relocates {
+            true => request.migration_steps(&to),
+            false => LOW_PAUSE,
+        };
         if self.record.plan.migrate(steps) {
+            self.record.request.cut_over = request.cut_over;
             self.record.destination = Some(to);
-            self.record.error = None;
+            (self.record.error, self.record.ran, self.record.stopped_at) = (None, None, None);
             for step in steps {
                 self.record.times.remove(step);
             }
-            self.record.note(Timestamp::now(), "migrating");
+            let short = steps == LOW_PAUSE;
+            let what = if short { "migrating, with a short pause" } else { "migrating" };
+            self.record.note(Timestamp::now(), what);
         }
         Ok(())
     }
 
-    async fn check_datastore(&self, name: &str) -> Result<(), JobError> {
+    /// Whether the host moves the VM by itself.
+    async fn check_datastore(
+        &self,
+        name: &str,
+        request: &RecoveryRequest,
+    ) -> Result<bool, JobError> {
         let Some(mount) = &self.record.place.datastore else {
             return Err(JobError::refused("destination_unreachable", "the job has no host"));
         };
@@ -54,7 +73,9 @@ impl Driver {
             ));
         }
         let link = self.env.link(&mount.target)?;
-        let needs = Needs { migrate: Some(name), ..Needs::default() };
-        link.check(mount.host.as_deref(), &needs).await.map(drop)
+        let relocate = request.needs_relocation();
+        let needs = Needs { migrate: Some(name), relocate, ..Needs::default() };
+        let facts = link.check(mount.host.as_deref(), &needs).await?;
+        Ok(relocate || (facts.relocates && !self.record.unlicensed))
     }
 }

@@ -6,7 +6,7 @@ use tokio::task::JoinHandle;
 
 use super::{Command, Driver, Flow, SHOW_EVERY, show};
 use crate::still::Still;
-use crate::{Finish, JobError, Mode, Outcome, Step, mover};
+use crate::{Destination, Finish, JobError, Mode, Outcome, Step, mover};
 
 /// The mover's background read. It ends when this is dropped.
 struct Warming(JoinHandle<Result<(), JobError>>);
@@ -42,6 +42,12 @@ impl Driver {
         };
         let mut tick = tokio::time::interval(SHOW_EVERY);
         while self.record.plan.is_serving() {
+            if let Some(to) = self.record.again.take() {
+                if self.migrate_otherwise(to).await == Flow::Stop {
+                    return Flow::Stop;
+                }
+                continue;
+            }
             if warming.is_none() && self.record.request.migrates_by_itself() && !self.tried {
                 if self.migrate_by_itself().await == Flow::Stop {
                     return Flow::Stop;
@@ -113,8 +119,8 @@ impl Driver {
                 let _ = answer.send(Still::of(&self.env, &self.record, &mut self.live).await);
                 return Flow::On;
             }
-            Command::Finish(Finish::Migrate { to }, answer) => {
-                let begun = self.begin_migration(to).await;
+            Command::Finish(Finish::Migrate { to, cut_over }, answer) => {
+                let begun = self.begin_migration(to, cut_over).await;
                 let flow = if begun.is_ok() { self.write().await } else { Flow::On };
                 // Nobody listens any more if the caller has gone.
                 let _ = answer.send(begun);
@@ -145,7 +151,19 @@ impl Driver {
 
     async fn migrate_by_itself(&mut self) -> Flow {
         self.tried = true;
-        match self.begin_migration(None).await {
+        let begun = self.begin_migration(None, None).await;
+        self.begun(begun).await
+    }
+
+    /// The host has no licence to move the VM: it is copied, and stopped for a moment.
+    async fn migrate_otherwise(&mut self, to: Destination) -> Flow {
+        self.tried = true;
+        let begun = self.begin_migration(Some(to), None).await;
+        self.begun(begun).await
+    }
+
+    async fn begun(&mut self, begun: Result<(), JobError>) -> Flow {
+        match begun {
             Ok(()) => self.write().await,
             Err(error) => {
                 tracing::warn!("cannot migrate by itself: {error}");

@@ -5,6 +5,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{Command, Driver, Flow, SHOW_EVERY, show};
 use crate::steps::{Found, Work, turn};
+use crate::target::UNLICENSED;
 use crate::{Finish, JobError, Next, Outcome, Step, failure};
 
 /// How a step ended.
@@ -23,7 +24,12 @@ impl Driver {
         self.record.plan.begin();
         let times = self.record.times(step);
         *times = Default::default();
-        times.started_at = Some(Timestamp::now());
+        let now = Timestamp::now();
+        times.started_at = Some(now);
+        if step == Step::Stop {
+            // Told again after a restart, the guest has been told before.
+            self.record.stopped_at.get_or_insert(now);
+        }
         if self.write().await == Flow::Stop {
             return Flow::Stop;
         }
@@ -130,6 +136,10 @@ impl Driver {
         self.record.times(step).error = Some(error.to_view());
         self.record.error = Some(error.to_view());
         let migrating = self.record.plan.is_migrating();
+        if step == Step::Relocate && error.code() == UNLICENSED && self.record.may_pause() {
+            self.record.unlicensed = true;
+            self.record.again = self.record.destination.clone();
+        }
         self.record.plan.retreat();
         let plan = &self.record.plan;
         let serves = migrating && !plan.is_unwinding();
@@ -222,6 +232,7 @@ impl Driver {
         record.original = found.original.or(record.original.take());
         record.migrated_to = found.migrated_to.or(record.migrated_to.take());
         record.pause_ms = found.pause_ms.or(record.pause_ms);
+        record.ran = found.ran.or(record.ran);
         if let Some(copied) = found.copied {
             record.nvram = copied.nvram;
             for (disk, size) in record.disks.iter_mut().zip(copied.sizes) {

@@ -6,6 +6,7 @@ use parking_lot::Mutex;
 use rekindle_vsphere::{GuestView, Heartbeat, PowerState};
 
 mod aside;
+mod low_pause;
 
 use super::{HostFacts, Needs, Whereabouts};
 use crate::journal::HostMount;
@@ -33,6 +34,24 @@ pub(crate) struct State {
     pub(crate) guest: Option<GuestView>,
     /// Datastores to migrate to.
     pub(crate) datastores: BTreeSet<String>,
+    /// It cannot move a VM while that runs.
+    pub(crate) standalone: bool,
+    /// It has no licence to.
+    pub(crate) unlicensed: bool,
+    /// Guests do not shut down when they are asked to.
+    pub(crate) deaf: bool,
+    /// Copies of disks have a wrong byte here.
+    pub(crate) miscopies: Option<usize>,
+    /// Its VM's snapshot is not the appliance's.
+    pub(crate) others: bool,
+    /// Copies of disks never end.
+    pub(crate) hangs: bool,
+    /// What is on other datastores.
+    pub(crate) files: BTreeMap<String, Vec<u8>>,
+    /// What the guest has written over its snapshot.
+    pub(crate) over: low_pause::Over,
+    /// The appliance that it mounts.
+    pub(crate) appliance: low_pause::Appliance,
 }
 
 #[derive(Clone, Debug)]
@@ -69,7 +88,13 @@ impl FakeHost {
         let mut needed = needs.migrate.iter().chain(&needs.datastores);
         match needed.find(|name| !state.datastores.contains(**name)) {
             Some(name) => Err(JobError::refused("not_on_target", format!("no datastore {name}"))),
-            None => Ok(HostFacts { clients: vec![std::net::IpAddr::from([127, 0, 0, 1]).into()] }),
+            None if needs.relocate && needs.migrate.is_some() && state.standalone => {
+                Err(JobError::refused("needs_vcenter", "a standalone host"))
+            }
+            None => Ok(HostFacts {
+                clients: vec![std::net::IpAddr::from([127, 0, 0, 1]).into()],
+                relocates: !state.standalone,
+            }),
         }
     }
 
@@ -82,7 +107,9 @@ impl FakeHost {
     pub(crate) async fn unmount(&self, _mount: &HostMount, path: &str) -> Result<(), JobError> {
         let mut state = self.call("unmount")?;
         let Some(name) = state.mounted.get(path).cloned() else { return Ok(()) };
-        if state.vms.keys().any(|vmx| vmx.starts_with(&format!("[{name}] "))) {
+        let uses =
+            |(vmx, vm): (&String, &FakeVm)| vm.snapshot || vmx.starts_with(&format!("[{name}] "));
+        if state.vms.iter().any(uses) {
             return Err(JobError::refused("target_refused", "ResourceInUse"));
         }
         state.mounted.remove(path);
@@ -99,7 +126,8 @@ impl FakeHost {
         let mut state = self.call("register")?;
         let id = format!("vm-{}", state.calls.len());
         state.assert_free(name, Some(vmx_path))?;
-        let vm = FakeVm { id, name: name.to_owned(), runs: false, snapshot: false, tag: None };
+        let snapshot = state.is_chained(vmx_path);
+        let vm = FakeVm { id, name: name.to_owned(), runs: false, snapshot, tag: None };
         Ok(state.vms.entry(vmx_path.to_owned()).or_insert(vm).id.clone())
     }
 
@@ -122,7 +150,9 @@ impl FakeHost {
     }
 
     pub(crate) async fn remove_dir(&self, _mount: &HostMount, path: &str) -> Result<(), JobError> {
-        self.call("remove_dir")?.dirs.remove(path);
+        let mut state = self.call("remove_dir")?;
+        state.dirs.remove(path);
+        state.files.retain(|file, _| !file.starts_with(&format!("{path}/")));
         Ok(())
     }
 
@@ -131,10 +161,12 @@ impl FakeHost {
         &self,
         _mount: &HostMount,
         vmx_path: &str,
-        _name: &str,
+        name: &str,
     ) -> Result<(), JobError> {
         let mut state = self.call("snapshot")?;
-        if state.dirs.is_empty() {
+        if name != "rekindle" {
+            state.put_deltas(vmx_path);
+        } else if state.dirs.is_empty() {
             return Err(JobError::refused("target_refused", "FileNotFound"));
         }
         let vm = state.vms.get_mut(vmx_path);
@@ -164,6 +196,7 @@ impl FakeHost {
         _uuid: UuidPolicy,
     ) -> Result<(), JobError> {
         let mut state = self.call("power_on")?;
+        state.check_chain(vmx_path)?;
         let vm = state.vms.get_mut(vmx_path);
         vm.ok_or_else(|| JobError::conflict("vm_gone", "not registered"))?.runs = true;
         Ok(())
@@ -188,6 +221,9 @@ impl FakeHost {
         progress: impl Fn(u8) + Send + Sync,
     ) -> Result<(), JobError> {
         let mut state = self.call("relocate")?;
+        if state.unlicensed {
+            return Err(JobError::refused(crate::target::UNLICENSED, "RestrictedVersion"));
+        }
         progress(50);
         let path = state.vms.iter().find(|(_, found)| found.id == vm).map(|(path, _)| path.clone());
         let Some(path) = path else { return Err(JobError::conflict("vm_gone", "no such VM")) };
@@ -214,7 +250,7 @@ impl FakeHost {
         let found = state.vms.iter().find(|(_, found)| found.id == vm);
         Ok(found.map(|(path, vm)| Whereabouts {
             vmx_path: path.clone(),
-            datastores: vec![path.trim_start_matches('[').split(']').next().unwrap_or("").into()],
+            datastores: state.datastores_of(path, vm),
             runs: vm.runs,
         }))
     }

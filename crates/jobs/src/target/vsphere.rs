@@ -8,13 +8,22 @@ use rekindle_vsphere::{
 use tokio::sync::Mutex;
 
 mod aside;
+mod low_pause;
 
-use super::{HostFacts, Needs, RELOCATE_WITHIN, REMOVE_PATIENCE, VsphereTarget, Whereabouts};
+pub(crate) use low_pause::{Download, next};
+
+use super::{
+    HostFacts, Needs, RELOCATE_WITHIN, REMOVE_PATIENCE, UNLICENSED, VsphereTarget, Whereabouts,
+};
 use crate::journal::HostMount;
 use crate::{JobError, UuidPolicy};
 
 /// How long the check of a request may wait: a person waits for the answer.
 const CHECK_WITHIN: Duration = Duration::from_secs(20);
+
+/// Faults that say that the licence does not cover what was asked, and would not tomorrow.
+const LICENCE: &[&str] =
+    &["RestrictedVersion", "VMotionNotLicensed", "StorageVMotionNotSupported", "LicenseRestricted"];
 
 /// A target and its session, which is opened when it is needed first.
 pub(crate) struct Link {
@@ -66,7 +75,7 @@ impl Link {
                 ));
             }
             if let Some(datastore) = needs.migrate {
-                check_migration(&session, &found.id, datastore).await?;
+                check_migration(&session, &found.id, datastore, needs.relocate).await?;
             }
             for name in &needs.datastores {
                 let found = session.find_datastore(&found.id, name).await;
@@ -74,7 +83,7 @@ impl Link {
             }
             let mut clients = self.target.clients.clone();
             clients.extend(found.addresses.into_iter().map(ClientNet::from));
-            Ok(HostFacts { clients })
+            Ok(HostFacts { clients, relocates: session.is_vcenter() })
         };
         in_time(check).await
     }
@@ -265,11 +274,13 @@ async fn check_migration(
     session: &Vsphere,
     host: &HostId,
     datastore: &str,
+    relocate: bool,
 ) -> Result<(), JobError> {
-    if !session.is_vcenter() {
+    if relocate && !session.is_vcenter() {
         return Err(JobError::refused(
             "needs_vcenter",
-            "a standalone ESXi cannot migrate storage: use a vCenter as target, or no `migrate`",
+            "a standalone ESXi cannot migrate storage in this way: use a vCenter as target, or a \
+             live recovery without in_place, redo_datastore and the method relocate",
         ));
     }
     let found = session.find_datastore(host, datastore).await;
@@ -303,6 +314,9 @@ fn failure(what: &str, error: VsphereError) -> JobError {
         VsphereError::Denied { .. } => refused("target_denied", what, &error),
         VsphereError::BadEndpoint { .. } => refused("target_misconfigured", what, &error),
         VsphereError::NotFound { .. } => refused("not_on_target", what, &error),
+        VsphereError::Refused { ref fault, .. } if LICENCE.contains(&fault.as_str()) => {
+            refused(UNLICENSED, what, &error)
+        }
         VsphereError::Refused { .. } => refused("target_refused", what, &error),
     }
 }

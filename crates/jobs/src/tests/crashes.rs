@@ -26,7 +26,9 @@ async fn finish(world: &World, running: &Running, job: &JobId, ending: Ending) {
         Ending::Discard => Finish::Discard,
         Ending::Migrate => to_directory(world, "out"),
         Ending::Straight => return,
-        Ending::Relocate => Finish::Migrate { to: Some(Destination::Datastore("vmfs".into())) },
+        Ending::Relocate => {
+            Finish::Migrate { to: Some(Destination::Datastore("vmfs".into())), cut_over: None }
+        }
     };
     running.jobs.finish(job, finish).await.unwrap();
 }

@@ -85,7 +85,11 @@ fn the_copy_may_have_another_format() {
             running.disk(&job, 0).write(2 << 20, vec![0; 64 << 10].into()).await.unwrap();
             model[2 << 20..(2 << 20) + (64 << 10)].fill(0);
             let to = Destination::Images { directory: world.path("out"), format };
-            running.jobs.finish(&job, Finish::Migrate { to: Some(to) }).await.unwrap();
+            running
+                .jobs
+                .finish(&job, Finish::Migrate { to: Some(to), cut_over: None })
+                .await
+                .unwrap();
             let done = running.end(&job).await;
             assert_eq!(done.outcome, Some(Outcome::Migrated), "{:?}", done.error);
             let out = world.path("out");

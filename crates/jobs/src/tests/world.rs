@@ -196,6 +196,11 @@ impl World {
         };
         let cache = Cache::open(cache).unwrap();
         let nfs = NfsServer::open(&state.join("nfs"), NfsConfig::default()).unwrap();
+        {
+            let appliance = &mut self.host.state().appliance;
+            appliance.exports = Some(nfs.exports());
+            appliance.disks = Some(disks.clone());
+        }
         let jobs = Jobs::open(JobsDeps {
             db: db.clone(),
             disks: disks.clone(),
@@ -219,6 +224,8 @@ impl World {
             .unwrap();
         let result = runtime.block_on(story(self));
         runtime.shutdown_timeout(Duration::from_secs(10));
+        // The host outlives the appliance, and holds nothing of it.
+        self.host.state().appliance = Default::default();
         result
     }
 
@@ -338,6 +345,7 @@ pub(super) fn to_export() -> RecoveryRequest {
         name_suffix: None,
         migrate: None,
         migration: None,
+        cut_over: None,
         expires_in_seconds: None,
         keep_seconds: None,
         power_on: None,
@@ -359,5 +367,5 @@ pub(super) fn to_host() -> RecoveryRequest {
 }
 
 pub(super) fn to_directory(world: &World, name: &str) -> Finish {
-    Finish::Migrate { to: Some(Destination::Directory(world.path(name))) }
+    Finish::Migrate { to: Some(Destination::Directory(world.path(name))), cut_over: None }
 }

@@ -13,7 +13,7 @@ async fn host(vsphere: &Vsphere) -> Host {
     vsphere.find_host(None).await.unwrap()
 }
 
-const VMX: &str = "[local] vm/vm.vmx";
+pub(super) const VMX: &str = "[local] vm/vm.vmx";
 
 /// Puts a VM on the local datastore, one that was elsewhere before, and registers it.
 pub(super) async fn registered(server: &Server, vsphere: &Vsphere) -> Vm {
@@ -25,8 +25,11 @@ fn lay_vm(server: &Server) {
     let home = server.dir.path().join("vm");
     fs::create_dir(&home).unwrap();
     fs::write(home.join("vm-flat.vmdk"), vec![7; 1 << 20]).unwrap();
-    fs::write(home.join("vm.vmdk"), "createType=\"vmfs\"\nRW 2048 VMFS \"vm-flat.vmdk\"\n")
-        .unwrap();
+    fs::write(
+        home.join("vm.vmdk"),
+        "CID=11112222\ncreateType=\"vmfs\"\nRW 2048 VMFS \"vm-flat.vmdk\"\n",
+    )
+    .unwrap();
     let vmx = "displayName = \"was\"\nmemSize = \"16\"\nscsi0:0.fileName = \"vm.vmdk\"\n\
                ethernet0.present = \"TRUE\"\nethernet0.networkName = \"elsewhere\"\nuuid.location = \"56 4d 00\"\n";
     fs::write(home.join("vm.vmx"), vmx).unwrap();

@@ -38,7 +38,8 @@ impl Jobs {
             Some(Destination::Datastore(datastore)) => Some(datastore.as_str()),
             Some(Destination::Directory(_) | Destination::Images { .. }) | None => None,
         };
-        let needs = Needs { migrate, datastores: request.datastores() };
+        let relocate = request.needs_relocation();
+        let needs = Needs { migrate, relocate, datastores: request.datastores() };
         let facts = link.check(host.as_deref(), &needs).await?;
         let mount = HostMount { target: name.clone(), host, datastore: link.datastore(name) };
         let original = original.map(|original| original.vm.name);
