@@ -133,10 +133,11 @@ fn it_begins_by_itself_and_a_vm_that_is_off_stays_off() {
         let job = running.jobs.start(request, None).await.unwrap();
         let done = running.end(&job).await;
         assert_eq!((done.outcome, done.pause_ms), (Some(Outcome::Migrated), None));
-        let state = world.host.state();
-        assert!(!state.vms[&format!("{}/sample_1.vmx", home(&job))].runs);
-        assert!(state.flats(&home(&job)).into_values().eq([expected(0), expected(1)]));
-        drop(state);
+        {
+            let state = world.host.state();
+            assert!(!state.vms[&format!("{}/sample_1.vmx", home(&job))].runs);
+            assert!(state.flats(&home(&job)).into_values().eq([expected(0), expected(1)]));
+        }
         running.stop().await;
     });
 }
@@ -294,10 +295,11 @@ fn a_cancel_ends_the_copy_and_leaves_nothing() {
         view.wait_for(|view| view.progress.is_some()).await.unwrap();
         running.jobs.cancel(&job).await.unwrap();
         assert_eq!(running.end(&job).await.outcome, Some(Outcome::Cancelled));
-        let state = world.host.state();
-        assert_eq!(state.calls.iter().filter(|call| **call == "end_copies").count(), 2);
-        assert!(state.vms.is_empty() && state.dirs.is_empty() && state.mounted.is_empty());
-        drop(state);
+        {
+            let state = world.host.state();
+            assert_eq!(state.calls.iter().filter(|call| **call == "end_copies").count(), 2);
+            assert!(state.vms.is_empty() && state.dirs.is_empty() && state.mounted.is_empty());
+        }
         world.assert_clean(&running);
         running.stop().await;
     });
