@@ -65,7 +65,11 @@ async fn a_copy_that_nobody_waits_for_is_ended() {
     server.door("POST", "/copy-rate?mbps=1", "");
     let (begun, begins) = tokio::sync::oneshot::channel();
     let begun = Mutex::new(Some(begun));
-    let progress = |_| drop(begun.lock().unwrap().take().map(|begun| begun.send(())));
+    let progress = |_| {
+        if let Some(begun) = begun.lock().unwrap().take() {
+            let _ = begun.send(());
+        }
+    };
     tokio::select! {
         ended = vsphere.copy_disk(&host, FROM, TO, HOUR, progress) => panic!("{ended:?}"),
         _ = begins => {}
