@@ -359,8 +359,13 @@ def in_place_killed(world, method, body, original):
     job = world.daemon.api("POST", "recoveries", body)["id"]
     until(f"{method} is called", lambda: world.calls(method) > before, 60)
     world.daemon.kill()
-    # Carried out before the job can end: a host that renames the VM later still is seen, and refused, by the next one.
-    time.sleep(HELD_MS / 1000)
+    if method == "ShutdownGuest":
+        # The simulator's guests have no state of shutting down: one that is asked twice is powered off twice, the second time
+        # perhaps after it was powered on again.
+        until("the original is off", lambda: world.simulator.vm(original["name"])["power"] == "poweredOff", 60)
+    else:
+        # Carried out before the job can end: a host that renames the VM later still is seen, and refused, by the next one.
+        time.sleep(HELD_MS / 1000)
     world.daemon.start()
     until("it asks", lambda: asks(world, job), 120)
     world.no_faults()
