@@ -9,6 +9,7 @@ use serde::Serialize;
 #[cfg(feature = "testing")]
 mod faulty;
 mod real;
+mod write_back;
 
 #[cfg(feature = "testing")]
 pub(crate) use faulty::FaultyFile;
@@ -149,6 +150,12 @@ impl DiskFile {
     /// Makes all that was written durable: `fdatasync`.
     pub(crate) fn sync(&self) -> io::Result<()> {
         each!(self, file => file.sync())
+    }
+
+    /// Hands what was written to `range` to the device and waits until it has it: the next sync has less to do, and
+    /// nothing is durable before that. A failure is told here, and perhaps not again by that sync.
+    pub(crate) fn write_back(&self, range: Range<u64>) -> io::Result<()> {
+        each!(self, file => file.write_back(range))
     }
 
     /// Gives the space of `range` back; it reads as zeros. Where the file system cannot, nothing

@@ -22,16 +22,18 @@
 //!    *Cut: the batch is whole, or a crc, number or key is wrong; replay ends before it. Nobody was
 //!    answered.*
 //! 3. `fdatasync` of the segment.
-//!    *Cut: replay makes steps 4 and 5 again.*
-//! 4. Its turn comes: every batch before it has been through step 5. Bytes for grains that are the
-//!    overlay's already go to the data file. Before step 3 they could tear what was acknowledged.
-//! 5. The grains are marked in memory. *From here on readers see the write.*
-//! 6. The writers are answered. Where step 4 takes the device's time, they are answered before it: readers of these
-//!    bytes wait for step 5, and so do a hold and a checkpoint. *Cut: as after step 3.*
+//!    *Cut: replay makes steps 5 and 6 again.*
+//! 4. Its turn comes: every batch before it has been through step 6. The writers are answered, unless zeros give space
+//!    back that the next write may need: then after step 6. Readers of these bytes wait
+//!    for step 6, and so do a hold and a checkpoint. *Cut: as after step 3.*
+//! 5. Bytes for grains that are the overlay's already go to the data file. Before step 3 they could tear what was
+//!    acknowledged.
+//! 6. The grains are marked in memory. *From here on readers see the write.*
 //!
 //! A checkpoint, when a segment is full, when writes pause, and at the end:
 //!
-//! 1. Note the last applied batch B.
+//! 1. Note the last applied batch B. Before that, while segments are free, the data files were written back part by part,
+//!    so that what is written beside this checkpoint does not wait long behind step 2.
 //! 2. `fdatasync` of every data file that was written. *Cut: replay from the old start.*
 //! 3. The changed marks go to `state`, synced. They may be newer than B: what made them is in the
 //!    journal behind B, and is replayed. *Before step 2 they would name bytes that are not there.*
@@ -45,7 +47,7 @@
 //!
 //! # Failure
 //!
-//! When a write or sync of the journal, or of a data file behind it, fails, the journal stops for
+//! When a write, write-back or sync of the journal, or of a data file behind it, fails, the journal stops for
 //! good: after a failed `fdatasync` the kernel may call pages clean that are not on disk, so a second
 //! try that succeeds proves nothing. Every write then fails with `Stopped`; the next open replays.
 
@@ -140,11 +142,11 @@ impl Journal {
         self.limits.write
     }
 
-    /// How many committers gain: while one waits for its sync the other fills the next batch. When
-    /// the page cache is in between, two syncs of one file could each report the other's failure,
+    /// How many committers gain: while one waits for its sync another fills the next batch, and a third makes the one before
+    /// visible. When the page cache is in between, two syncs of one file could each report the other's failure,
     /// so there is one.
     pub(crate) fn committers(&self) -> usize {
-        if self.ring.is_direct() { 2 } else { 1 }
+        if self.ring.is_direct() { 3 } else { 1 }
     }
 
     pub(crate) fn queue(&self) -> &Queue {
@@ -198,7 +200,7 @@ impl Journal {
     /// Puts the next batch together from all requests that wait, and finds its place. `None` when the
     /// journal is closed and empty.
     fn gather(&self, plan: &mut Plan) -> Option<Result<Position, DiskError>> {
-        // Waited for without the tail: a lone write wakes one committer and leaves the other asleep.
+        // Waited for without the tail: a lone write wakes one committer and leaves the others asleep.
         if !self.queue.wait() {
             return None;
         }
@@ -212,7 +214,7 @@ impl Journal {
         }
         plan.write_unseen(&mut tail.pending);
         if plan.is_empty() {
-            // The other took them, or each was answered with why it cannot be.
+            // Another took them, or each was answered with why it cannot be.
             return Some(Ok(tail.next));
         }
         let place = self.place(&mut tail, plan.len());
@@ -236,7 +238,7 @@ impl Journal {
         Ok(place)
     }
 
-    /// Steps 2 to 5 of a write, and 6 if it comes first.
+    /// Steps 2 to 6 of a write.
     fn commit(&self, plan: &mut Plan, place: Position) -> Result<(), DiskError> {
         if plan.is_empty() {
             return Ok(());
@@ -245,19 +247,16 @@ impl Journal {
         if let Err(cause) = &written {
             self.stop(cause);
         }
-        self.turn.wait_for(place.seq)?;
-        let applied = match plan.is_slow_to_apply() {
-            true => {
-                let hidden = Hidden::of(plan);
-                plan.answer(&Ok(()));
-                apply(plan).inspect(|()| hidden.show())
-            }
-            false => apply(plan),
-        };
-        if let Err(cause) = applied {
+        self.turn.begin(place.seq)?;
+        let hidden = Hidden::of(plan);
+        if !plan.gives_space_back() {
+            plan.answer(&Ok(()));
+        }
+        if let Err(cause) = apply(plan) {
             self.stop(&cause);
             return Err(self.turn.stopped().unwrap_or(cause));
         }
+        hidden.show();
         self.turn.pass_to(Position { seq: place.seq + 1, at: place.at + plan.len(), ..place });
         self.counts.batches.fetch_add(1, Ordering::Relaxed);
         self.counts.writes.fetch_add(plan.taken.len() as u64, Ordering::Relaxed);
@@ -274,7 +273,7 @@ impl Journal {
     }
 }
 
-/// Steps 4 and 5 of a write.
+/// Steps 5 and 6 of a write.
 fn apply(plan: &Plan) -> Result<(), DiskError> {
     plan.changes().try_for_each(|(overlay, change)| overlay.apply(&change))
 }

@@ -15,6 +15,9 @@ use crate::records::{LeafRecord, OverlayRecord, Records};
 use crate::{DISK_MAX, DiskError};
 
 mod adopt;
+mod write_back;
+
+use write_back::Unwritten;
 
 /// The guest's writes over one disk: a sparse data file with the disk's own offsets, and the owner
 /// of each grain.
@@ -46,6 +49,7 @@ pub(crate) struct Overlay {
 #[derive(Default)]
 struct Dirty {
     data: bool,
+    unwritten: Unwritten,
     leaves: BTreeSet<u32>,
 }
 
@@ -212,7 +216,7 @@ impl Overlay {
                 }
             }
         }
-        self.dirty.lock().data = true;
+        self.is_changed(&change.range);
         self.trackers.mark(&change.range);
         Ok(())
     }
@@ -230,11 +234,19 @@ impl Overlay {
             }
             None => {
                 self.own(grains, Owner::Zero);
-                self.file.punch(range).map_err(|e| DiskError::io("free overlay space", e))?;
+                self.file
+                    .punch(range.clone())
+                    .map_err(|e| DiskError::io("free overlay space", e))?;
             }
         }
-        self.dirty.lock().data = true;
+        self.is_changed(&range);
         Ok(())
+    }
+
+    fn is_changed(&self, range: &Range<u64>) {
+        let mut dirty = self.dirty.lock();
+        dirty.data = true;
+        dirty.unwritten.add(range);
     }
 
     fn write_seen(&self, bytes: &[u8], at: u64) -> Result<(), DiskError> {
@@ -254,10 +266,12 @@ impl Overlay {
 
     /// First half of a checkpoint: the data file's bytes are durable when this returns.
     pub(crate) fn sync_data(&self) -> Result<(), DiskError> {
-        if std::mem::take(&mut self.dirty.lock().data) && !self.gate.is_shut() {
-            return self.sync();
-        }
-        Ok(())
+        let changed = {
+            let mut dirty = self.dirty.lock();
+            dirty.unwritten = Unwritten::default();
+            std::mem::take(&mut dirty.data)
+        };
+        if changed && !self.gate.is_shut() { self.sync() } else { Ok(()) }
     }
 
     fn sync(&self) -> Result<(), DiskError> {

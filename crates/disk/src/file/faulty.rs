@@ -32,6 +32,8 @@ pub struct Faults {
     pub fail_journal_sync: Option<u64>,
     /// Every sync of a data file fails, and loses what it should have kept.
     pub fail_data_sync: bool,
+    /// Every write-back of a part of a data file fails, and the file loses what was not synced. Syncs succeed then.
+    pub fail_write_back: bool,
     /// Bytes that data files may hold together.
     pub room: Option<u64>,
     /// Commits of records fail from this one on, counted from 0 when this is set. Whether they are there all the same, the
@@ -311,6 +313,12 @@ impl FaultyStorage {
 }
 
 impl Node {
+    /// As Linux does when it cannot write: the dirty pages are dropped and the next sync would succeed.
+    fn lose_unsynced(&mut self) {
+        self.pending.clear();
+        self.now.clone_from(&self.durable);
+    }
+
     /// Bytes that count against the room: pages of data files that are not holes.
     fn data(&self) -> u64 {
         if self.purpose == Purpose::Journal {

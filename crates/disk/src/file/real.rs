@@ -84,6 +84,10 @@ impl RealFile {
         Ok(rustix::fs::fdatasync(&self.fd)?)
     }
 
+    pub(super) fn write_back(&self, range: Range<u64>) -> io::Result<()> {
+        super::write_back::write_back(&self.fd, range)
+    }
+
     pub(super) fn punch(&self, range: Range<u64>) -> io::Result<()> {
         self.fallocate(FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, range)
     }

@@ -14,6 +14,12 @@ use crate::records::{JournalRecord, Records};
 /// nothing. Under load only full segments make one, so that pages that are written often are synced
 /// seldom.
 const IDLE: Duration = Duration::from_secs(5);
+/// With fewer free segments than this a checkpoint does not go gently any more: writers will soon wait for it.
+const SPARE_SEGMENTS: usize = 2;
+/// How often what was written meanwhile is written back too, each time in less time than before.
+const PASSES: usize = 8;
+/// What is left for the sync to write.
+const FEW_BYTES: u64 = 4 << 20;
 
 /// Moves what the journal holds to where it stays, so that segments are free again. The order is
 /// the second list in `journal.rs`.
@@ -46,26 +52,44 @@ impl Checkpointer {
                 Wake::Closed => return,
                 Wake::Idle if applied != seen => seen = applied,
                 // A failure has stopped the journal, which closes the ring.
-                Wake::Idle | Wake::Work => drop(self.checkpoint()),
+                Wake::Idle | Wake::Work => drop(self.checkpoint_gently()),
             }
         }
+    }
+
+    /// Writes back a little at a time what the checkpoint would sync at once: batches of the journal that are written
+    /// meanwhile would wait behind all of it.
+    fn checkpoint_gently(&self) -> Result<(), DiskError> {
+        self.or_stop(self.write_back())?;
+        self.checkpoint()
+    }
+
+    fn write_back(&self) -> Result<(), DiskError> {
+        let hurry = || self.journal.ring.free() < SPARE_SEGMENTS;
+        for _ in 0..PASSES {
+            let overlays = (self.overlays)();
+            let bytes: u64 = overlays.iter().map(|overlay| overlay.unwritten_bytes()).sum();
+            if hurry() || bytes <= FEW_BYTES {
+                break;
+            }
+            overlays.iter().try_for_each(|overlay| overlay.write_back(hurry))?;
+        }
+        Ok(())
     }
 
     /// Makes one checkpoint. A failure stops the journal: what a failed sync lost is in it still,
     /// and the next open replays it.
     pub(crate) fn checkpoint(&self) -> Result<(), DiskError> {
-        let done = self.try_checkpoint();
-        if let Err(cause) = &done {
-            self.journal.stop(cause);
-        }
-        done
+        self.or_stop(self.try_checkpoint())
+    }
+
+    fn or_stop(&self, done: Result<(), DiskError>) -> Result<(), DiskError> {
+        done.inspect_err(|cause| self.journal.stop(cause))
     }
 
     fn try_checkpoint(&self) -> Result<(), DiskError> {
         let mut recorded = self.recorded.lock();
-        if let Some(stopped) = self.journal.stopped() {
-            return Err(stopped);
-        }
+        self.journal.turn.settle()?;
         let next = self.journal.turn.next();
         if next == recorded.start {
             return Ok(());

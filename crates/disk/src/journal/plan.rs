@@ -337,12 +337,9 @@ impl Plan {
         }
     }
 
-    /// Whether applying the batch takes the device's time.
-    pub(crate) fn is_slow_to_apply(&self) -> bool {
-        self.entries.iter().any(|planned| {
-            let len = planned.payload.as_ref().map_or(0, ExactSizeIterator::len);
-            planned.before != Owner::Base && len >= self.limits.large
-        })
+    /// Whether applying the batch punches holes.
+    pub(crate) fn gives_space_back(&self) -> bool {
+        self.entries.iter().any(|entry| entry.payload.is_none() && entry.before == Owner::Data)
     }
 
     pub(crate) fn header(&self) -> &[u8] {

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::records::Position;
 use crate::{Cause, DiskError};
@@ -15,24 +15,44 @@ pub(crate) struct Turn {
 struct State {
     /// Where the batch after the last applied one goes.
     next: Position,
+    /// The batch that goes there is being applied; its writers may have been answered.
+    begun: bool,
     stopped: Option<Cause>,
 }
 
 impl Turn {
     pub(crate) fn new(next: Position) -> Self {
-        Self { state: Mutex::new(State { next, stopped: None }), changed: Condvar::new() }
+        Self {
+            state: Mutex::new(State { next, begun: false, stopped: None }),
+            changed: Condvar::new(),
+        }
     }
 
     /// Waits until all batches before `seq` are applied. Fails once the journal has stopped: what
     /// was not applied by then never will be.
     pub(crate) fn wait_for(&self, seq: u64) -> Result<(), DiskError> {
+        self.until(|state| state.next.seq == seq).map(drop)
+    }
+
+    /// Begins the turn of the batch `seq`, when all before it are applied. Fails as [`Turn::wait_for`].
+    pub(crate) fn begin(&self, seq: u64) -> Result<(), DiskError> {
+        self.until(|state| state.next.seq == seq).map(|mut state| state.begun = true)
+    }
+
+    /// Waits until all that was answered is applied. Fails as [`Turn::wait_for`].
+    pub(crate) fn settle(&self) -> Result<(), DiskError> {
+        let now = self.next().seq;
+        self.until(|state| !state.begun || state.next.seq > now).map(drop)
+    }
+
+    fn until(&self, done: impl Fn(&State) -> bool) -> Result<MutexGuard<'_, State>, DiskError> {
         let mut state = self.state.lock();
         loop {
             if let Some(cause) = &state.stopped {
                 return Err(DiskError::Stopped(cause.clone()));
             }
-            if state.next.seq == seq {
-                return Ok(());
+            if done(&state) {
+                return Ok(state);
             }
             self.changed.wait(&mut state);
         }
@@ -40,7 +60,10 @@ impl Turn {
 
     /// Ends the turn of the batch before `next`.
     pub(crate) fn pass_to(&self, next: Position) {
-        self.state.lock().next = next;
+        {
+            let mut state = self.state.lock();
+            (state.next, state.begun) = (next, false);
+        }
         self.changed.notify_all();
     }
 

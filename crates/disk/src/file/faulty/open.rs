@@ -93,9 +93,7 @@ impl FaultyFile {
             false => faults.fail_data_sync,
         };
         if failed {
-            // As Linux does: the dirty pages are dropped and the next sync would succeed.
-            node.pending.clear();
-            node.now.clone_from(&node.durable);
+            node.lose_unsynced();
         } else {
             node.pending.clear();
             node.durable.clone_from(&node.now);
@@ -105,6 +103,18 @@ impl FaultyFile {
             return Err(io::Error::other("sync failed"));
         }
         Ok(())
+    }
+
+    pub(in crate::file) fn write_back(&self, _: Range<u64>) -> io::Result<()> {
+        let mut world = self.storage.lock();
+        world.step()?;
+        if !world.faults.fail_write_back {
+            return Ok(());
+        }
+        if let Some(node) = self.node(&mut world) {
+            node.lose_unsynced();
+        }
+        Err(io::Error::other("write-back failed"))
     }
 
     pub(in crate::file) fn punch(&self, range: Range<u64>) -> io::Result<()> {
