@@ -8,6 +8,7 @@
 mod hot;
 mod layers;
 mod limits;
+mod low_priority;
 mod notify;
 mod state_dir;
 mod targets;
@@ -21,6 +22,7 @@ use rekindle_console::{ConsoleDeps, ConsoleSettings, Tls};
 use sd_notify::NotifyState;
 use tokio::{
     net::TcpListener,
+    runtime::Handle,
     signal::unix::{Signal, SignalKind, signal},
     task::JoinHandle,
     time::timeout,
@@ -53,12 +55,13 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<(), Failure> {
         .enable_all()
         .build()
         .context("start the runtime")?;
-    runtime.block_on(run(&config, token))
+    let low_priority = low_priority::runtime().context("start the threads for the background")?;
+    runtime.block_on(run(&config, token, low_priority.handle()))
 }
 
-async fn run(config: &Config, token: AdminTokenFile) -> Result<(), Failure> {
+async fn run(config: &Config, token: AdminTokenFile, low_priority: &Handle) -> Result<(), Failure> {
     let mut signals = Signals::new().context("listen for signals")?;
-    let layers = Layers::open(config).await?;
+    let layers = Layers::open(config, low_priority.clone()).await?;
     let mut nfs = NfsPort::open(&layers).await?;
     layers.jobs.run();
     layers.batches.run();

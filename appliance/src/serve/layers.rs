@@ -11,6 +11,7 @@ use rekindle_nfs::{NfsConfig, NfsServer};
 use rekindle_notify::{Notifier, Sources};
 use rekindle_repo::{Attached, Location, Near};
 use rekindle_state::Database;
+use tokio::runtime::Handle;
 
 use super::{notify, targets};
 use crate::{
@@ -38,7 +39,7 @@ pub(super) struct Layers {
 impl Layers {
     /// Opens everything. When it returns, exports and disks are as they were before the last stop
     /// or crash, and nothing listens yet.
-    pub(super) async fn open(config: &Config) -> Result<Self, Failure> {
+    pub(super) async fn open(config: &Config, low_priority: Handle) -> Result<Self, Failure> {
         let dir = &config.state_dir;
         let db = Database::open(&dir.join("db")).context("open the state database")?;
         let audit = Audit::open(&db).context("open the audit log")?;
@@ -58,6 +59,7 @@ impl Layers {
             repositories: repositories.clone(),
             cache: cache.clone(),
             targets,
+            low_priority,
             config: jobs(config),
         };
         let jobs = Jobs::open(deps).await.context("restore jobs and exports")?;

@@ -7,6 +7,7 @@ use rekindle_cache::Cache;
 use rekindle_disk::{Disk, Disks};
 use rekindle_nfs::Exports;
 use rekindle_repo::{Attached, Repository};
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -46,6 +47,8 @@ pub(crate) struct Env {
     pub(crate) inboxes: Inboxes,
     /// Tasks that outlive their jobs for a moment, to keep what they know.
     pub(crate) background: TaskTracker,
+    /// Where movers and upkeep run.
+    pub(crate) low_priority: Handle,
     /// What each job's mover may read.
     pub(crate) job_limit: JobLimit,
     /// What was found at the last look.
@@ -82,6 +85,7 @@ impl Env {
             origins,
             inboxes: Inboxes::default(),
             background: TaskTracker::new(),
+            low_priority: deps.low_priority,
             job_limit: JobLimit::default(),
             space: Mutex::default(),
             closing: CancellationToken::new(),

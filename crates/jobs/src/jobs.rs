@@ -55,6 +55,8 @@ pub struct JobsDeps {
     pub cache: Arc<Cache>,
     /// Hosts to run VMs on, by their configured name.
     pub targets: BTreeMap<String, Target>,
+    /// Where what is read and written behind the guests' backs runs, on threads that make way for theirs.
+    pub low_priority: tokio::runtime::Handle,
     /// Limits and directories.
     pub config: JobsConfig,
 }

@@ -22,6 +22,7 @@ use rekindle_block::BlockIdx;
 use rekindle_cache::{Cache, Priority};
 use rekindle_disk::{ChangeTracker, Disk};
 use rekindle_repo::{DiskMap, MapEntry};
+use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
 use crate::env::Env;
@@ -48,6 +49,7 @@ pub(crate) struct Source {
 pub(crate) struct Mover<'a> {
     meter: &'a Meter,
     limiter: Arc<Limiter>,
+    low_priority: &'a Handle,
     parallel: usize,
     settle_below: u64,
     max_passes: usize,
@@ -55,11 +57,12 @@ pub(crate) struct Mover<'a> {
 }
 
 impl<'a> Mover<'a> {
-    pub(crate) fn new(env: &Env, meter: &'a Meter) -> Self {
+    pub(crate) fn new(env: &'a Env, meter: &'a Meter) -> Self {
         let config = &env.config.mover;
         Self {
             meter,
             limiter: Arc::new(Limiter::new(env.job_limit.clone())),
+            low_priority: &env.low_priority,
             parallel: config.parallel.max(1),
             settle_below: config.settle_below_bytes,
             max_passes: config.max_passes,
@@ -165,10 +168,11 @@ impl<'a> Mover<'a> {
                 results.extend(finish_one(&mut running, self.meter).await?);
             }
             let (limiter, work) = (self.limiter.clone(), work(piece));
-            running.spawn(failure::part(async move {
+            let moved = failure::part(async move {
                 limiter.take(bytes).await;
                 work.await
-            }));
+            });
+            running.spawn_on(moved, self.low_priority);
         }
         while !running.is_empty() {
             results.extend(finish_one(&mut running, self.meter).await?);

@@ -208,6 +208,7 @@ impl World {
             repositories: [("main".to_owned(), attached.clone())].into(),
             cache: cache.clone(),
             targets: [("lab".to_owned(), Target::Fake(self.host.clone()))].into(),
+            low_priority: tokio::runtime::Handle::current(),
             config,
         });
         let jobs = jobs.await.unwrap();

@@ -93,7 +93,7 @@ impl Jobs {
         let shown = Progress::Prune(progress.clone());
         let place = self.upkeep.begin(repository, UpkeepKind::Prune, shown)?;
         let (jobs, name) = (self.clone(), repository.to_owned());
-        Ok(Ending(tokio::task::spawn_blocking(move || {
+        Ok(Ending(self.env.low_priority.spawn_blocking(move || {
             let in_use = || jobs.points_in_use(&name);
             let pruned = prune(&opened, &options, &in_use, &progress, &place.cancel);
             let pruned = pruned.map_err(refused);
@@ -138,7 +138,7 @@ impl Jobs {
         let shown = Progress::Check(progress.clone());
         let place = self.upkeep.begin(repository, UpkeepKind::Check, shown)?;
         let name = repository.to_owned();
-        Ok(Ending(tokio::task::spawn_blocking(move || {
+        Ok(Ending(self.env.low_priority.spawn_blocking(move || {
             let checked = check(&opened, &options, &progress, &place.cancel);
             let checked = checked.map_err(refused);
             place.end_check(&checked);

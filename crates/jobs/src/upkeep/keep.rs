@@ -52,12 +52,14 @@ impl Jobs {
         let still = self.still(id).await?;
         let (job, runtime) = (id.clone(), Handle::current());
         let options = IngestOptions { tags: request.tags, ..IngestOptions::default() };
-        Ok(Ending(self.env.background.spawn_blocking(move || {
+        let keep = move || {
             let successor = still.successor(&runtime);
             let kept = ingest_successor(&opened, successor, &options, &progress, &place.cancel);
             drop(still);
             let kept = kept.map(|report| report_of(job.clone(), &report));
-            let kept = kept.map_err(|error| failure::repo("make a recovery point of what the guest wrote", error));
+            let kept = kept.map_err(|error| {
+                failure::repo("make a recovery point of what the guest wrote", error)
+            });
             place.end_keep(&kept);
             drop(place);
             match kept {
@@ -71,7 +73,8 @@ impl Jobs {
                     Err(error)
                 }
             }
-        })))
+        };
+        Ok(Ending(self.env.background.spawn_blocking_on(keep, &self.env.low_priority)))
     }
 }
 
