@@ -32,7 +32,7 @@ const ARROWS: [(&str, &[&str]); 12] = [
 ];
 
 /// Each engine is named in these manifests and no other.
-const ENGINES: [(&str, &[&str]); 11] = [
+const ENGINES: [(&str, &[&str]); 12] = [
     ("rocksdb", &["rekindle-state"]),
     ("moka", &["rekindle-cache"]),
     ("nfsserve", &["rekindle-nfs"]),
@@ -44,6 +44,18 @@ const ENGINES: [(&str, &[&str]); 11] = [
     // OVF descriptors, and SOAP.
     ("quick-xml", &["rekindle-image", "rekindle-vsphere"]),
     ("clap", &["rekindle"]),
+    // What is read and written is described where it is declared: JSON Schema, which knows no protocol.
+    (
+        "schemars",
+        &[
+            "rekindle-repo",
+            "rekindle-cache",
+            "rekindle-nfs",
+            "rekindle-jobs",
+            "rekindle-notify",
+            "rekindle-console",
+        ],
+    ),
     // Webhooks and the command line are HTTP clients too.
     ("reqwest", &["rekindle-vsphere", "rekindle-notify", "rekindle"]),
 ];

@@ -10,6 +10,7 @@
 //! made of its id, so that a crash between a job's beginning and the record of it begins none twice.
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{ErrorView, JobError, JobId, RecoveryRequest, TargetRef};
@@ -34,7 +35,7 @@ const GATES_MAX: usize = 16;
 const WAIT_MAX_SECONDS: u64 = 86_400;
 
 /// What is asked for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BatchRequest {
     /// What people call it.
@@ -48,7 +49,7 @@ pub struct BatchRequest {
 }
 
 /// VMs that are begun at once.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Group {
     /// What people call it.
@@ -72,7 +73,7 @@ pub struct Group {
 }
 
 /// What becomes of the groups to come when one is not up.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnError {
     /// They are not begun.
@@ -83,7 +84,7 @@ pub enum OnError {
 }
 
 /// Where a batch stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum BatchState {
     /// Begins its groups.
@@ -99,7 +100,7 @@ pub enum BatchState {
 }
 
 /// How far a group is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum GroupState {
     /// Its turn has not come, or never will.
@@ -117,7 +118,7 @@ pub enum GroupState {
 }
 
 /// A batch as it is shown.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct BatchView {
     /// Which.
     pub id: JobId,
@@ -136,7 +137,7 @@ pub struct BatchView {
 }
 
 /// A group as it is shown.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct GroupView {
     /// What people call it.
     pub name: Option<String>,
@@ -149,7 +150,7 @@ pub struct GroupView {
 }
 
 /// A VM of a group.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct MemberView {
     /// The recovery point or VM that was asked for.
     pub point: String,
@@ -166,7 +167,7 @@ pub struct MemberView {
 }
 
 /// A gate of a group.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct GateView {
     /// Which.
     pub gate: Gate,

@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What went wrong with a job or a request for one, by what the caller can do about it.
@@ -127,7 +128,7 @@ impl JobError {
 }
 
 /// An error as it is shown and journaled.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ErrorView {
     /// Stable, machine-readable.
     pub code: String,

@@ -4,6 +4,7 @@
 //! others; then the newest [`SAMPLES_MAX`] count. Bytes per second come from their migrations or, where
 //! there was none, from a few blocks that are read from the repository on the spot.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{JobView, RecoveryRequest, Step, StepView};
@@ -16,7 +17,7 @@ pub(crate) use probe::probe;
 const SAMPLES_MAX: usize = 10;
 
 /// How long a recovery will take, if nothing else changes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Forecast {
     /// The backed-up VM's name.
     pub vm: String,
@@ -45,7 +46,7 @@ pub struct Forecast {
 }
 
 /// Milliseconds: the least, the middle and the most.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Span {
     /// The least of the samples.
     pub low_ms: u64,
@@ -56,7 +57,7 @@ pub struct Span {
 }
 
 /// What a recovery's time goes to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Limit {
     /// This step took longest.
@@ -70,7 +71,7 @@ pub enum Limit {
 }
 
 /// What was told when a job was accepted, to be compared with what came.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Planned {
     /// Milliseconds until the VM is served.
     pub to_power_on_ms: Option<u64>,

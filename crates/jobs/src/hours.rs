@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use jiff::Zoned;
 use jiff::civil::Time;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::MoverConfig;
@@ -41,7 +42,7 @@ impl Hours {
 }
 
 /// What holds now, in bytes per second; 0 for no limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct LimitsView {
     /// For all jobs together, with read-ahead and boot profiles.
     pub limit_bytes_per_second: u64,

@@ -3,13 +3,14 @@
 use std::fmt::Write;
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::forecast::{step_ms, took};
 use crate::{ErrorView, JobId, JobState, JobView, Mode, Outcome, Step};
 
 /// A job, measured.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Report {
     /// Which job.
     pub job: JobId,
@@ -46,7 +47,7 @@ pub struct Report {
 }
 
 /// What was planned and what came, in milliseconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Measured {
     /// The forecast when the job was accepted, if there was one.
     pub planned_ms: Option<u64>,
@@ -57,7 +58,7 @@ pub struct Measured {
 }
 
 /// One step.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ReportStep {
     /// Its name.
     pub step: Step,

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use rekindle_nfs::ClientNet;
 use rekindle_repo::ThawOptions;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{JobError, JobId};
@@ -34,7 +35,7 @@ const KEEP_MAX_SECONDS: u64 = 30 * 86_400;
 const EXPIRY_MAX_SECONDS: u64 = 366 * 86_400;
 
 /// What is asked for: which recovery point to run where, and how it is to end.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RecoveryRequest {
     /// A recovery point's id, or a VM's name for its latest point. Absent with `from_job`.
@@ -121,7 +122,7 @@ pub struct RecoveryRequest {
 }
 
 /// How a recovery ends if all goes well.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
     /// Ends migrated: the VM and what its guest wrote stay.
@@ -137,7 +138,7 @@ pub enum Mode {
 }
 
 /// Where the VM runs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum TargetRef {
     /// Nowhere yet: the VM's folder is served over NFS, and whoever may mount it runs the VM.
@@ -158,7 +159,7 @@ pub enum TargetRef {
 }
 
 /// Where a migration writes the VM.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Destination {
     /// Another datastore of the vSphere target, by name.
@@ -175,7 +176,7 @@ pub enum Destination {
 }
 
 /// What a disk is in a directory that a VM was migrated to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ImageFormat {
     /// A descriptor and a flat extent, as ESXi has them, with holes.
@@ -189,7 +190,7 @@ pub enum ImageFormat {
 }
 
 /// When the migration of a live recovery starts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum MigrationStart {
     /// By itself, once the VM serves and the mover has read it.
@@ -199,7 +200,7 @@ pub enum MigrationStart {
 }
 
 /// What becomes of the network adapters.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Networks {
     /// As the VM was backed up.
@@ -213,7 +214,7 @@ pub enum Networks {
 }
 
 /// Whether the recovered VM is the backed-up one or another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum UuidPolicy {
     /// The same: its BIOS UUID stays.
@@ -223,7 +224,7 @@ pub enum UuidPolicy {
 }
 
 /// How a job that serves is to end.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Finish {
     /// Move the VM to where it stays, verify it, then clean up.

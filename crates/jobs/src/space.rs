@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::time::Instant;
 
@@ -19,7 +20,7 @@ const ALARMS: [u8; 3] = [20, 10, 5];
 const BACK: u64 = 1;
 
 /// The space for guests' writes.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct SpaceView {
     /// Bytes that guests may still write: what is free, and what the cache's ring gives back.
     pub left_bytes: u64,

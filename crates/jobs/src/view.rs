@@ -2,13 +2,16 @@ use std::fmt;
 use std::str::FromStr;
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{ErrorView, JobError, Planned, RecoveryRequest, Step};
 
 /// A job's name: the second it was accepted at and four random digits, `20250131-235959-1f3a`.
 /// Sorts by age, and is safe in file names and URLs.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(try_from = "String", into = "String")]
 pub struct JobId(String);
 
@@ -65,7 +68,7 @@ impl From<JobId> for String {
 }
 
 /// Where a job stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum JobState {
     /// Accepted; waits for its turn or for space.
@@ -128,7 +131,7 @@ impl JobState {
 }
 
 /// Why a job ends, or ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// The VM is where it stays.
@@ -144,7 +147,7 @@ pub enum Outcome {
 }
 
 /// A job as it is shown.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct JobView {
     /// Which job.
     pub id: JobId,
@@ -202,7 +205,7 @@ pub struct JobView {
 }
 
 /// What a job cannot get past. It is tried again by itself, and at once when somebody asks.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Obstacle {
     /// The step that cannot be taken back; none if it is the journal, or what is served.
     pub step: Option<Step>,
@@ -217,7 +220,7 @@ pub struct Obstacle {
 }
 
 /// One step of a job.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct StepView {
     /// The step's name.
     pub name: Step,
@@ -234,7 +237,7 @@ pub struct StepView {
 }
 
 /// How far a step is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum StepState {
     /// Not begun.
@@ -250,7 +253,7 @@ pub enum StepState {
 }
 
 /// What the mover does.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Progress {
     /// Which work.
     pub phase: Phase,
@@ -265,7 +268,7 @@ pub struct Progress {
 }
 
 /// The work of a mover.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// Reads the VM's blocks into the cache.
@@ -281,7 +284,7 @@ pub enum Phase {
 }
 
 /// What is served of a VM in recovery.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ExportedVm {
     /// The address clients mount from, where it is configured.
     pub server: Option<String>,
@@ -298,7 +301,7 @@ pub struct ExportedVm {
 }
 
 /// One file of a VM's folder.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ExportedFile {
     /// The file's name within the folder.
     pub name: String,
@@ -309,7 +312,7 @@ pub struct ExportedFile {
 }
 
 /// What a file of a VM's folder is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FileKind {
     /// The VM's configuration.
@@ -323,7 +326,7 @@ pub enum FileKind {
 }
 
 /// One line of a job's timeline.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Event {
     /// When.
     pub at: Timestamp,

@@ -1,5 +1,6 @@
 use jiff::Timestamp;
 use rekindle_jobs::{JobId, JobState, JobView};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The longest summary, in characters.
@@ -8,7 +9,9 @@ const SUMMARY_MAX: usize = 300;
 const NAME_MAX: usize = 150;
 
 /// What happened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum EventKind {
     /// A recovery was accepted.

@@ -24,6 +24,7 @@ mod tests;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use book::Badge;
@@ -44,7 +45,7 @@ pub enum CheckScope {
 }
 
 /// How deep to check.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CheckDepth {
     /// Manifests, maps and the indices of packs.
@@ -99,7 +100,7 @@ impl CheckProgress {
 }
 
 /// What a check found.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct CheckReport {
     /// How deep it went.
@@ -126,7 +127,7 @@ pub struct CheckReport {
 }
 
 /// Something stored that is not what was written.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Problem {
     /// The point that it was found through, if through one. Others may need the same object.
     pub point: Option<PointId>,

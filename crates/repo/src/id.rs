@@ -3,6 +3,7 @@ use std::str::FromStr;
 
 use jiff::Timestamp;
 use rekindle_block::BlockHash;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::RepoError;
@@ -19,7 +20,7 @@ pub struct ParseIdError {
 macro_rules! text_id {
     ($(#[$doc:meta])* $name:ident, $kind:literal, $max:literal) => {
         $(#[$doc])*
-        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
         #[serde(try_from = "String", into = "String")]
         pub struct $name(String);
 

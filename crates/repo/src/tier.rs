@@ -7,6 +7,7 @@ mod needs;
 mod thaw;
 
 use jiff::{SignedDuration, Timestamp};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use hot::{HotLimits, HotReport, copy_hot, copy_newest_hot, drop_hot, hot_points};
@@ -16,7 +17,9 @@ pub(crate) use thaw::parse_restore;
 pub use thaw::{Retrieval, ThawOptions, has_cold_packs, readiness, thaw};
 
 /// Where packs lie, by how soon they can be read. Maps and manifests are always at hand.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Tier {
     /// A directory of this machine.

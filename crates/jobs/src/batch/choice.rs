@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use rekindle_repo::PointManifest;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::VMS_MAX;
@@ -11,7 +12,7 @@ use crate::{JobError, Jobs, RecoveryRequest, failure};
 const EACH: &str = "*";
 
 /// VMs by what their points are: the newest suiting point of each.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Selection {
     /// Only these VMs, by name. All when empty.

@@ -1,5 +1,6 @@
 //! How a VM on vSphere comes to another datastore.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Mode, RecoveryRequest, TargetRef};
@@ -11,7 +12,7 @@ const SHUT_DOWN_SECONDS: u64 = 300;
 const SHUT_DOWN_MAX_SECONDS: u64 = 3600;
 
 /// How a migration to another datastore comes to its end.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CutOver {
     /// Whether the host moves the VM while it runs. When absent it does where it can: on a vCenter with the licence for
@@ -27,7 +28,7 @@ pub struct CutOver {
 }
 
 /// Who moves the VM.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CutOverMethod {
     /// The vCenter, while it runs.
@@ -37,7 +38,7 @@ pub enum CutOverMethod {
 }
 
 /// How a guest is stopped.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum GuestStop {
     /// By itself, asked by its tools. One that does not go off in time runs on, and the migration is given up.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{TargetRef, text};
@@ -11,7 +12,7 @@ use crate::JobError;
 const ADAPTERS_MAX: usize = 16;
 
 /// What becomes of one network adapter.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AdapterRule {
     /// Its network; as the request says for all adapters when absent.
@@ -23,7 +24,7 @@ pub struct AdapterRule {
 }
 
 /// The network of one adapter.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AdapterNetwork {
     /// As the VM was backed up.
@@ -37,7 +38,7 @@ pub enum AdapterNetwork {
 }
 
 /// Whether an adapter keeps its MAC address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum MacPolicy {
     /// The same. Two VMs on one network must not both have it.
@@ -47,7 +48,7 @@ pub enum MacPolicy {
 }
 
 /// Where the host puts the VM's swap file, which is as large as the memory that is not reserved.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SwapPolicy {
     /// Beside the VM, in the export.

@@ -1,5 +1,6 @@
 //! A recovery in the place of the VM that was backed up.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Mode, RecoveryRequest, TargetRef, UuidPolicy, text, vm_name};
@@ -12,7 +13,7 @@ const SUFFIX_MAX: usize = 40;
 
 /// The original, which steps aside: it is powered off and renamed, and the recovered VM runs under its name. It goes
 /// back to where it was unless the recovery is committed, and is never deleted unless a commit says so.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct InPlace {
     /// Which VM it is; the one with the backed-up VM's name when absent.
@@ -27,7 +28,7 @@ pub struct InPlace {
 }
 
 /// How the original is told.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OriginalRef {
     /// By its name in the inventory.

@@ -6,6 +6,7 @@ use rekindle_repo::{
     CheckDepth, CheckOptions, CheckProgress, CheckReport, CheckScope, PointId, PruneOptions,
     PruneProgress, PruneReport, Retention, check, checkable, prunable, prune,
 };
+use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::task::JoinHandle;
 
@@ -21,7 +22,7 @@ const GRACE_HOURS_MAX: u32 = 24 * 366;
 const NAMED_MAX: usize = 1000;
 
 /// How a repository is pruned.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct PruneRequest {
     /// Which points stay, instead of what is configured.
@@ -37,7 +38,7 @@ pub struct PruneRequest {
 }
 
 /// How a repository is checked.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct CheckRequest {
     /// Only this point and what it needs.

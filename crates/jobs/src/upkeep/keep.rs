@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use rekindle_repo::{IngestOptions, IngestProgress, IngestReport, ingest_successor};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 
@@ -8,7 +9,7 @@ use super::{Ending, Progress, UpkeepKind};
 use crate::{JobError, JobId, Jobs, failure};
 
 /// How what a guest wrote becomes a recovery point.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct KeepRequest {
     /// Words to find the point by.
@@ -16,7 +17,7 @@ pub struct KeepRequest {
 }
 
 /// A recovery point that was made of a job.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct KeepReport {
     /// The job.
     pub job: JobId,

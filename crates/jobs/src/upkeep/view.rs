@@ -1,12 +1,13 @@
 use jiff::Timestamp;
 use rekindle_repo::{CheckReport, PruneReport};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::KeepReport;
 use crate::ErrorView;
 
 /// Upkeep of one repository.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub struct UpkeepView {
     /// What is under way.
     pub running: Option<UpkeepRunning>,
@@ -20,7 +21,7 @@ pub struct UpkeepView {
 }
 
 /// What upkeep there is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum UpkeepKind {
     /// What is not needed goes.
@@ -43,7 +44,7 @@ impl UpkeepKind {
 }
 
 /// What is under way, and how far it is.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct UpkeepRunning {
     /// What it is.
     pub kind: UpkeepKind,
@@ -56,7 +57,7 @@ pub struct UpkeepRunning {
 }
 
 /// How it ended: with a report or an error.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct UpkeepEnd<R> {
     /// When it began.
     pub begun_at: Timestamp,

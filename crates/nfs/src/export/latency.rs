@@ -1,5 +1,6 @@
 //! How long the READs and WRITEs of a disk take.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::iter::Sum;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -55,7 +56,7 @@ impl DiskLatency {
 }
 
 /// How long the calls of one disk took.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct DiskLatencyView {
     /// The disk's id.
     pub disk: String,
@@ -66,7 +67,7 @@ pub struct DiskLatencyView {
 }
 
 /// Calls by how long they took.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LatencyView {
     /// Calls that took at most [`LATENCY_BOUNDS_MICROS`] of the same place and more than the one before; in the last
     /// bucket, more than the last bound.

@@ -2,13 +2,14 @@
 
 use super::Export;
 use super::latency::DiskLatencyView;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// An export and what happens on it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct ExportView {
     /// Its name.
     pub name: String,
@@ -45,7 +46,7 @@ pub struct ExportView {
 }
 
 /// One client of an export.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct SessionView {
     /// Its address.
     pub client: IpAddr,

@@ -1,6 +1,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Verdict;
@@ -9,7 +10,7 @@ use super::plan::Stored;
 use crate::id::PackId;
 
 /// What a prune did, or would do.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub struct PruneReport {
     /// Whether nothing was changed.
     pub dry_run: bool,
@@ -30,7 +31,7 @@ pub struct PruneReport {
 }
 
 /// Objects of each kind.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PruneCounts {
     /// Recovery points.
     pub points: u64,

@@ -128,7 +128,7 @@ impl Count {
 }
 
 /// What a store was asked and answered since its repository was opened.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
 pub struct S3Stats {
     /// GETs that were answered.
     pub gets: u64,

@@ -2,6 +2,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::needs::packs_of;
@@ -16,7 +17,7 @@ const HOUR: u64 = 3600;
 const DAYS_MAX: u32 = 366;
 
 /// How fast a thaw is asked to be.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Retrieval {
     /// Minutes; not from Deep Archive.
@@ -29,7 +30,7 @@ pub enum Retrieval {
 }
 
 /// What a thaw is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ThawOptions {
     /// How fast.
     pub retrieval: Retrieval,
