@@ -71,7 +71,7 @@ pub(crate) fn points(args: &PointsArgs) -> Result<(), Failure> {
     if args.condemned {
         query.push(("condemned", "true"));
     }
-    let answer: Value = run(daemon.get("points", &query))?;
+    let answer = run(daemon.list("points", &query, "points"))?;
     if args.daemon.json {
         return table::json(&answer);
     }
@@ -215,7 +215,7 @@ pub(crate) fn jobs(args: &JobsArgs) -> Result<(), Failure> {
 }
 
 fn list_jobs(daemon: &Daemon, args: &DaemonArgs) -> Result<(), Failure> {
-    let answer: Value = run(daemon.get("jobs", &[]))?;
+    let answer = run(daemon.list("jobs", &[], "jobs"))?;
     if args.json {
         return table::json(&answer);
     }

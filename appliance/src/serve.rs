@@ -198,6 +198,7 @@ impl ConsolePort {
             token: token.token.clone(),
             users: layers.users.clone(),
             audit: layers.audit.clone(),
+            answers: layers.answers.clone(),
             configured: config::settings(config),
             settings: ConsoleSettings {
                 restore_requires_totp: config.console.restore_requires_totp,

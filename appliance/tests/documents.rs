@@ -58,9 +58,14 @@ fn paragraphs(page: &str) -> Vec<(&str, Vec<&str>)> {
 /// Each of more than `at_least` paragraphs of `page` names a test, and each of those exists.
 fn assert_held(page: &str, at_least: usize) {
     let text = fs::read_to_string(root().join("packaging/docs").join(page)).unwrap();
+    assert_text_held(&text, at_least);
+}
+
+fn assert_text_held(text: &str, at_least: usize) {
     let mut known = BTreeSet::new();
     tests_below(&root().join("crates"), &mut known);
-    let paragraphs = paragraphs(&text);
+    tests_below(&root().join("appliance/tests"), &mut known);
+    let paragraphs = paragraphs(text);
     assert!(paragraphs.len() > at_least, "{}", paragraphs.len());
     for (text, names) in paragraphs {
         assert!(!names.is_empty(), "no test holds: {text}");
@@ -78,6 +83,33 @@ fn each_paragraph_of_the_nfs_page_is_held_by_a_test() {
 #[test]
 fn each_paragraph_of_the_durability_page_is_held_by_a_test() {
     assert_held("DURABILITY.md", 14);
+}
+
+#[test]
+fn each_paragraph_of_the_api_page_is_held_by_a_test_and_names_calls_and_codes_that_exist() {
+    let page = fs::read_to_string(root().join("packaging/docs/API.md")).unwrap();
+    let (text, table) = page.split_once("\n## What to do").unwrap();
+    assert_text_held(text, 10);
+    let paths = &rekindle_console::openapi()["paths"];
+    let named: Vec<_> = text.split('`').filter(|one| one.contains(" /api/v1/")).collect();
+    assert!(named.len() > 15, "{named:?}");
+    for (method, path) in named.iter().filter_map(|call| call.split_once(' ')) {
+        assert!(paths[path][method.to_lowercase()].is_object(), "there is no {method} {path}");
+    }
+    let mut source = String::new();
+    sources(&root().join("crates/console/src"), &mut source);
+    let listed: BTreeSet<_> = table.lines().filter_map(|line| line.split('`').nth(1)).collect();
+    assert!(listed.len() > 20, "{listed:?}");
+    for code in &listed {
+        assert!(source.contains(&format!("\"{code}\"")), "no error has the code {code}");
+    }
+    let made = ["::new(StatusCode::", "conflict("].map(|begin| source.split(begin).skip(1));
+    let made =
+        made.into_iter().flatten().filter_map(|call| call.split(')').next()?.split('"').nth(1));
+    // Told by plain HTTP where TLS is spoken, before there is an API.
+    for code in made.filter(|code| *code != "tls_required") {
+        assert!(listed.contains(code), "the page does not have {code}");
+    }
 }
 
 /// The text of every field of that name, however deep.

@@ -104,7 +104,7 @@ fn read(file: &Path) -> Result<Value, Failure> {
 }
 
 fn list(args: &DaemonArgs) -> Result<(), Failure> {
-    let answer: Value = run(Daemon::new(args)?.get("batches", &[]))?;
+    let answer = run(Daemon::new(args)?.list("batches", &[], "batches"))?;
     if args.json {
         return table::json(&answer);
     }

@@ -16,6 +16,9 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// Until a call is answered: longer than the daemon's own deadline of 30 s.
 const CALL: Duration = Duration::from_secs(40);
 
+/// The most parts of a list: 5 million points.
+const PARTS: usize = 1000;
+
 /// A running appliance, as its API shows it.
 pub(super) struct Daemon {
     http: reqwest::Client,
@@ -56,6 +59,34 @@ impl Daemon {
             url.query_pairs_mut().extend_pairs(query);
         }
         self.answer(self.request(Method::GET, url).timeout(CALL)).await
+    }
+
+    /// A list as a whole, part by part: what the first part says, with the entries `name` of all of them.
+    pub(super) async fn list(
+        &self,
+        path: &str,
+        query: &[(&str, &str)],
+        name: &str,
+    ) -> Result<Value, Failure> {
+        let mut whole: Value = self.get(path, query).await?;
+        for _ in 0..PARTS {
+            let Some(cursor) = whole["next"].as_str().map(str::to_owned) else { break };
+            let query = [query, &[("cursor", &cursor)]].concat();
+            let mut part: Value = self.get(path, &query).await?;
+            whole["next"] = part["next"].take();
+            if let (Some(all), Some(more)) = (whole[name].as_array_mut(), part[name].as_array_mut())
+            {
+                all.append(more);
+            }
+            if part.get("left_out").is_some() {
+                whole["left_out"] = part["left_out"].take();
+            }
+        }
+        if whole["next"].is_string() {
+            let text = format!("{path}: the list has no end after {PARTS} parts");
+            return Err(Failure::said(Kind::Unavailable, text));
+        }
+        Ok(whole)
     }
 
     pub(super) async fn post<T: DeserializeOwned>(

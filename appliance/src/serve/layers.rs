@@ -4,7 +4,7 @@ use std::{
 
 use anyhow::Context;
 use rekindle_cache::{Cache, CacheConfig};
-use rekindle_console::{Audit, Users};
+use rekindle_console::{Answers, Audit, Users};
 use rekindle_disk::{Disks, DisksConfig};
 use rekindle_jobs::{Batches, GateScripts, Jobs, JobsConfig, JobsDeps, MoverConfig};
 use rekindle_nfs::{NfsConfig, NfsServer};
@@ -34,6 +34,7 @@ pub(super) struct Layers {
     pub(super) notifier: Arc<Notifier>,
     pub(super) users: Arc<Users>,
     pub(super) audit: Arc<Audit>,
+    pub(super) answers: Arc<Answers>,
 }
 
 impl Layers {
@@ -43,6 +44,7 @@ impl Layers {
         let dir = &config.state_dir;
         let db = Database::open(&dir.join("db")).context("open the state database")?;
         let audit = Audit::open(&db).context("open the audit log")?;
+        let answers = Answers::open(&db).context("read the answers that are kept")?;
         let users = Arc::new(Users::open(&db).context("read the users")?);
         let repositories = repositories(config).await?;
         let targets = targets::open(config)?;
@@ -64,7 +66,7 @@ impl Layers {
         };
         let jobs = Jobs::open(deps).await.context("restore jobs and exports")?;
         let batches = Batches::open(jobs.clone(), &db).context("read the batches")?;
-        Ok(Self { repositories, cache, disks, nfs, jobs, batches, notifier, users, audit })
+        Ok(Self { repositories, cache, disks, nfs, jobs, batches, notifier, users, audit, answers })
     }
 
     /// What the notifier looks at.

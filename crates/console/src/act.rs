@@ -8,7 +8,7 @@ use tokio::task::spawn_blocking;
 use crate::{Console, Problem, audit::Note, auth::Caller};
 
 /// The longest reason, in characters.
-const REASON_MAX: usize = 500;
+pub(crate) const REASON_MAX: usize = 500;
 
 /// Who does what to what, and why.
 #[derive(Clone)]

@@ -1,18 +1,18 @@
 //! The calls under `/api/v1`.
 
-mod audit;
-mod batches;
+pub(crate) mod audit;
+pub(crate) mod batches;
 mod events;
-mod jobs;
+pub(crate) mod jobs;
 mod keep;
-mod notifications;
-mod points;
+pub(crate) mod notifications;
+pub(crate) mod points;
 mod reasoned;
-mod repositories;
-mod status;
-mod tokens;
+pub(crate) mod repositories;
+pub(crate) mod status;
+pub(crate) mod tokens;
 mod upkeep;
-mod users;
+pub(crate) mod users;
 
 pub(crate) use audit::audit;
 pub(crate) use batches::{BODY_MAX as BATCH_BODY_MAX, batch, batches, cancel_batch, start_batch};
@@ -21,6 +21,7 @@ pub(crate) use jobs::{cancel, extend, finish, forecast, job, jobs, recover, repo
 pub(crate) use keep::keep;
 pub(crate) use notifications::{notifications, test_notifications};
 pub(crate) use points::points;
+pub(crate) use reasoned::{Asked, Reasoned};
 pub(crate) use repositories::repositories;
 pub(crate) use status::{cache, exports, ready, settings, targets};
 pub(crate) use tokens::{add_token, remove_token, tokens};

@@ -20,6 +20,7 @@ use std::{net::IpAddr, sync::Arc};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use rekindle_state::{Database, Keyspace, StateError};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use chain::{AuditRecord, Broken, Chain};
@@ -36,7 +37,7 @@ const ANCHOR: &[u8] = b"anchor";
 const TIP: &[u8] = b"tip";
 
 /// One end of the chain.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AuditEnd {
     /// The number of the first record, or of the next one to be written.
     pub number: u64,
@@ -90,7 +91,7 @@ struct Ends {
 }
 
 /// A part of the log, in order, with the ends of the whole.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct AuditPage {
     /// The records.
     pub records: Vec<AuditRecord>,

@@ -16,5 +16,5 @@ pub(crate) use caller::Caller;
 pub(crate) use factor::{check_own_password, hash_password, take_code};
 pub(crate) use guard::{guard, second_factor};
 pub(crate) use lockout::Lockouts;
-pub(crate) use login::{log_in, log_out, session_view};
+pub(crate) use login::{LogIn, SessionView, log_in, log_out, session_view};
 pub(crate) use session::Sessions;

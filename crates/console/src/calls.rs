@@ -1,9 +1,16 @@
-//! Every call of the API: where it is, who may make it, what it does. The router, the guard and the
-//! documents go by this list.
+//! Every call of the API: where it is, who may make it, what it takes, does and answers. The router, the
+//! guard and the documents are made of this list.
 
-use axum::http::Method;
+mod list;
 
-use crate::users::Role;
+use std::{collections::BTreeSet, sync::Arc};
+
+use axum::{http::Method, routing::MethodRouter};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+
+use crate::{Console, users::Role};
+
+pub(crate) use list::CALLS;
 
 /// Who may make a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,25 +38,221 @@ impl Need {
     }
 }
 
+/// A type's schema, by the same attributes that serde reads.
+pub(crate) type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
+
+/// What a call takes as its body.
+#[derive(Clone, Copy)]
+pub(crate) enum Takes {
+    Nothing,
+    Json(SchemaOf),
+    /// The body may be absent.
+    MayJson(SchemaOf),
+}
+
+/// What a call answers when it is done.
+#[derive(Clone, Copy)]
+pub(crate) enum Content {
+    Nothing,
+    Json(SchemaOf),
+    /// The same as JSON, or for people.
+    JsonOr(SchemaOf, &'static [&'static str]),
+    /// JSON that is described elsewhere.
+    Any,
+    /// Text of this type.
+    Text(&'static str),
+}
+
 /// One call.
 pub(crate) struct Call {
     pub(crate) method: &'static str,
     pub(crate) path: &'static str,
     /// `None`: open to everyone.
     pub(crate) need: Option<Need>,
-    /// Whether it takes a body.
-    pub(crate) body: bool,
+    pub(crate) route: fn() -> MethodRouter<Arc<Console>>,
     pub(crate) what: &'static str,
+    pub(crate) takes: Takes,
+    /// Its query: an object whose fields are the parameters.
+    pub(crate) query: Option<SchemaOf>,
+    pub(crate) status: u16,
+    pub(crate) content: Content,
+    /// How else it ends, beside what is the same for all calls of its kind.
+    fails: &'static [u16],
+    pub(crate) headers: Headers,
+}
+
+/// Where it is known what was made under an `Idempotency-Key`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Once {
+    /// In the journal of jobs.
+    Job,
+    /// Among the answers that are kept.
+    Kept,
+}
+
+/// Which headers a call knows.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Headers {
+    /// Answers with an `ETag`.
+    pub(crate) tagged: bool,
+    /// Honours `If-Match`.
+    pub(crate) matched: bool,
+    /// Answers with a `Location`.
+    pub(crate) located: bool,
+    /// Honours `Idempotency-Key`.
+    pub(crate) once: Option<Once>,
+    /// Honours `If-None-Match`.
+    pub(crate) cached: bool,
+    /// May need a one-time code.
+    pub(crate) code: bool,
 }
 
 const fn call(
     method: &'static str,
     path: &'static str,
     need: Option<Need>,
-    body: bool,
+    route: fn() -> MethodRouter<Arc<Console>>,
     what: &'static str,
 ) -> Call {
-    Call { method, path, need, body, what }
+    let headers = Headers {
+        tagged: false,
+        matched: false,
+        located: false,
+        once: None,
+        cached: false,
+        code: false,
+    };
+    let (takes, content) = (Takes::Nothing, Content::Nothing);
+    Call {
+        method,
+        path,
+        need,
+        route,
+        what,
+        takes,
+        query: None,
+        status: 204,
+        content,
+        fails: &[],
+        headers,
+    }
+}
+
+/// The schema of a body.
+const fn json<T: JsonSchema>() -> SchemaOf {
+    SchemaGenerator::subschema_for::<T>
+}
+
+/// The schema of a query, whose fields are told one by one.
+const fn fields<T: JsonSchema>() -> SchemaOf {
+    T::json_schema
+}
+
+impl Call {
+    const fn takes(mut self, body: SchemaOf) -> Self {
+        self.takes = Takes::Json(body);
+        self
+    }
+
+    const fn may_take(mut self, body: SchemaOf) -> Self {
+        self.takes = Takes::MayJson(body);
+        self
+    }
+
+    const fn asks(mut self, query: SchemaOf) -> Self {
+        self.query = Some(query);
+        self
+    }
+
+    const fn answers(mut self, status: u16, content: Content) -> Self {
+        self.status = status;
+        self.content = content;
+        self
+    }
+
+    const fn fails(mut self, fails: &'static [u16]) -> Self {
+        self.fails = fails;
+        self
+    }
+
+    const fn tagged(mut self) -> Self {
+        self.headers.tagged = true;
+        self
+    }
+
+    const fn matched(mut self) -> Self {
+        self.headers.matched = true;
+        self
+    }
+
+    const fn located(mut self) -> Self {
+        self.headers.located = true;
+        self
+    }
+
+    const fn once(mut self, known: Once) -> Self {
+        self.headers.once = Some(known);
+        self
+    }
+
+    /// Answers with its version, and with nothing else to who has that.
+    const fn cached(mut self) -> Self {
+        self.headers.tagged = true;
+        self.headers.cached = true;
+        self
+    }
+
+    const fn with_code(mut self) -> Self {
+        self.headers.code = true;
+        self
+    }
+
+    /// Whether it may change something.
+    pub(crate) fn changes(&self) -> bool {
+        self.method != "GET"
+    }
+
+    /// Whether it may need a one-time code.
+    pub(crate) fn may_need_code(&self) -> bool {
+        self.headers.code || self.need == Some(Need::Restore)
+    }
+
+    /// Every status that a problem of this call can have.
+    pub(crate) fn problems(&self) -> BTreeSet<u16> {
+        // Too many calls, our fault, and too late may befall each.
+        let mut all: BTreeSet<u16> = [429, 500, 504].into();
+        all.extend(self.fails);
+        if self.need.is_some() {
+            all.insert(401);
+        }
+        if self.changes() || self.need.is_some_and(|need| need != Need::Viewer) {
+            all.insert(403);
+        }
+        if self.changes() {
+            // Of the audit log.
+            all.insert(503);
+        }
+        if self.path.contains('{') {
+            all.extend([400, 404]);
+        }
+        if self.query.is_some() {
+            // A cursor that is none is a text all the same.
+            all.extend([400, 422]);
+        }
+        if self.headers.once.is_some() {
+            all.extend([400, 409]);
+        }
+        if self.headers.once == Some(Once::Kept) {
+            all.extend([413, 507]);
+        }
+        if self.headers.matched {
+            all.insert(412);
+        }
+        if !matches!(self.takes, Takes::Nothing) {
+            all.extend([400, 413, 415]);
+        }
+        all
+    }
 }
 
 const VIEWER: Option<Need> = Some(Need::Viewer);
@@ -58,261 +261,16 @@ const OPERATE: Option<Need> = Some(Need::Operate);
 const RESTORE: Option<Need> = Some(Need::Restore);
 const ADMIN: Option<Need> = Some(Need::Admin);
 
-pub(crate) const CALLS: &[Call] = &[
-    call(
-        "POST",
-        "/api/v1/session",
-        None,
-        true,
-        "log in with {token}, or {user, password, totp?}, for a cookie (the page's way)",
-    ),
-    call("GET", "/api/v1/session", VIEWER, false, "who the caller is"),
-    call("DELETE", "/api/v1/session", VIEWER, false, "log out"),
-    call(
-        "GET",
-        "/api/v1/repositories",
-        VIEWER,
-        false,
-        "configured repositories, and whether each can be read",
-    ),
-    call(
-        "GET",
-        "/api/v1/repositories/{name}/upkeep",
-        VIEWER,
-        false,
-        "what prunes or checks the repository now, and how the last prune and check ended",
-    ),
-    call(
-        "POST",
-        "/api/v1/repositories/{name}/prune",
-        ADMIN,
-        true,
-        "let old points go: {keep?, grace_hours?, drop?, spare?, dry_run?, reason?}; 202, the upkeep tells how it ends",
-    ),
-    call(
-        "POST",
-        "/api/v1/repositories/{name}/check",
-        OPERATE,
-        true,
-        "verify what is stored: {point?, depth: structure | data, max_mb_per_second?, from_start?, reason?}; 202",
-    ),
-    call(
-        "DELETE",
-        "/api/v1/repositories/{name}/upkeep",
-        OPERATE,
-        false,
-        "stop it; what it did stays done, and a check goes on from there the next time",
-    ),
-    call(
-        "GET",
-        "/api/v1/points",
-        VIEWER,
-        false,
-        "recovery points, newest first; ?repository= and ?vm= select, ?condemned=true those that a prune lets go, ?check=sound, damaged or unchecked",
-    ),
-    call("GET", "/api/v1/targets", VIEWER, false, "configured targets"),
-    call(
-        "POST",
-        "/api/v1/recoveries",
-        RESTORE,
-        true,
-        "start a recovery, of a `point` or of what a job has now (`from_job`), with a `reason`: 202, Location, and the job; honours Idempotency-Key; `passkey` opens a sealed repository",
-    ),
-    call(
-        "POST",
-        "/api/v1/recoveries/forecast",
-        VIEWER,
-        true,
-        "how long a recovery would take; starts none",
-    ),
-    call(
-        "POST",
-        "/api/v1/jobs/{id}/extend",
-        RESTORE,
-        true,
-        "move a live mount's limit: {expires_in_seconds, reason?}",
-    ),
-    call(
-        "POST",
-        "/api/v1/jobs/{id}/undo",
-        RESTORE,
-        true,
-        "serve a kept job again, with what its guest wrote: {reason?}, or no body",
-    ),
-    call(
-        "POST",
-        "/api/v1/jobs/{id}/retry",
-        RESTORE,
-        true,
-        "try at once what a stuck job cannot get past: {reason?}, or no body",
-    ),
-    call(
-        "POST",
-        "/api/v1/jobs/{id}/keep",
-        RESTORE,
-        true,
-        "make a recovery point of what a guest wrote: {tags?, reason?}; 202, the upkeep of the job's repository tells how it ends",
-    ),
-    call(
-        "GET",
-        "/api/v1/jobs/{id}/report",
-        VIEWER,
-        false,
-        "planned and measured; ?format=json, csv or html",
-    ),
-    call("GET", "/api/v1/jobs", VIEWER, false, "jobs, newest first"),
-    call(
-        "POST",
-        "/api/v1/batches",
-        RESTORE,
-        true,
-        "start many recoveries in ordered groups: {name?, groups, on_error?, reason?, passkey?}",
-    ),
-    call("GET", "/api/v1/batches", VIEWER, false, "batches, newest first"),
-    call("GET", "/api/v1/batches/{id}", VIEWER, false, "one batch: its groups, VMs and gates"),
-    call(
-        "GET",
-        "/api/v1/batches/{id}/events",
-        VIEWER,
-        false,
-        "server-sent events: `batch` with the batch, then `end`",
-    ),
-    call(
-        "POST",
-        "/api/v1/batches/{id}/cancel",
-        RESTORE,
-        true,
-        "begin no more of a batch's groups; its jobs go on: {reason?}, or no body",
-    ),
-    call(
-        "GET",
-        "/api/v1/jobs/{id}",
-        VIEWER,
-        false,
-        "one job: state, steps, progress, export, timeline",
-    ),
-    call(
-        "POST",
-        "/api/v1/jobs/{id}/finish",
-        RESTORE,
-        true,
-        "end a job: {action: migrate | discard | commit, to?, remove_original?, reason?}",
-    ),
-    call(
-        "POST",
-        "/api/v1/jobs/{id}/cancel",
-        RESTORE,
-        true,
-        "take a job back: {reason?}, or no body",
-    ),
-    call(
-        "GET",
-        "/api/v1/jobs/{id}/events",
-        VIEWER,
-        false,
-        "the job as server-sent events, until it ends",
-    ),
-    call("GET", "/api/v1/exports", VIEWER, false, "exports, their clients and counters"),
-    call("GET", "/api/v1/cache", VIEWER, false, "the cache and the space for guests' writes"),
-    call("GET", "/api/v1/users", ADMIN, false, "users"),
-    call("POST", "/api/v1/users", ADMIN, true, "make a user: {name, password, role, scope?}"),
-    call(
-        "GET",
-        "/api/v1/users/{name}",
-        VIEWER,
-        false,
-        "one user, with its ETag; others than oneself need an admin",
-    ),
-    call(
-        "PUT",
-        "/api/v1/users/{name}",
-        ADMIN,
-        true,
-        "change what a user may do: {role, scope?}; honours If-Match",
-    ),
-    call(
-        "DELETE",
-        "/api/v1/users/{name}",
-        ADMIN,
-        false,
-        "remove a user, its sessions and its tokens; honours If-Match",
-    ),
-    call(
-        "POST",
-        "/api/v1/users/{name}/password",
-        VIEWER,
-        true,
-        "set a password: {password, current?}; one's own needs `current`, that of others an admin",
-    ),
-    call(
-        "POST",
-        "/api/v1/users/{name}/totp",
-        VIEWER,
-        false,
-        "begin a second factor of one's own: its secret, told once",
-    ),
-    call(
-        "POST",
-        "/api/v1/users/{name}/totp/confirm",
-        VIEWER,
-        true,
-        "show a code of it: {code}; it counts from then on",
-    ),
-    call(
-        "DELETE",
-        "/api/v1/users/{name}/totp",
-        VIEWER,
-        false,
-        "remove a second factor: one's own with a code, that of others as admin",
-    ),
-    call("GET", "/api/v1/tokens", VIEWER, false, "one's own API tokens; all of them for an admin"),
-    call(
-        "POST",
-        "/api/v1/tokens",
-        VIEWER,
-        true,
-        "make an API token: {name, expires_in_seconds, role?, scope?}; its text is told once",
-    ),
-    call("DELETE", "/api/v1/tokens/{id}", VIEWER, false, "remove an API token"),
-    call(
-        "GET",
-        "/api/v1/audit",
-        ADMIN,
-        false,
-        "the audit log in order; ?from= and ?limit= select, without from the newest",
-    ),
-    call(
-        "GET",
-        "/api/v1/notifications",
-        WHOLE,
-        false,
-        "webhooks, mail and syslog: what each is told, and what waits for it",
-    ),
-    call(
-        "POST",
-        "/api/v1/notifications/test",
-        ADMIN,
-        false,
-        "send a test event to each of them: {results}, with what came back",
-    ),
-    call(
-        "GET",
-        "/api/v1/settings",
-        WHOLE,
-        false,
-        "the configuration in force: keys, values, and what is default",
-    ),
-    call("GET", "/api/v1/openapi.json", VIEWER, false, "this list as OpenAPI 3.1"),
-    call("GET", "/metrics", WHOLE, false, "Prometheus metrics"),
-    call("GET", "/readyz", VIEWER, false, "200 while recoveries are served, 503 otherwise"),
-];
+/// The call, if it is on the list.
+pub(crate) fn known(method: &Method, path: &str) -> Option<&'static Call> {
+    let method = if *method == Method::HEAD { &Method::GET } else { method };
+    CALLS.iter().find(|call| call.path == path && call.method == method.as_str())
+}
 
 /// What a call needs. One that is not on the list is nobody's but an admin's.
 pub(crate) fn need(method: &Method, path: Option<&str>) -> Need {
-    let method = if *method == Method::HEAD { Method::GET } else { method.clone() };
     let Some(path) = path else { return Need::Viewer };
-    let known = CALLS.iter().find(|call| call.path == path && call.method == method.as_str());
-    known.and_then(|call| call.need).unwrap_or(Need::Admin)
+    known(method, path).and_then(|call| call.need).unwrap_or(Need::Admin)
 }
 
 /// One line per call, for people.
@@ -326,7 +284,7 @@ pub fn describe() -> String {
         "{lines}GET    {:<35}-        200 while the process answers\n\n\
          The third column is the least role that may make the call, `-` for everyone. A call carries\n\
          `Authorization: Bearer TOKEN`: the admin token, or an API token. Errors are problem documents\n\
-         (RFC 9457) whose `code` is stable.\n",
+         (RFC 9457) whose `code` is stable. /api/v1/openapi.json has what each takes and answers.\n",
         "/healthz"
     )
 }

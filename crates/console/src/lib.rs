@@ -4,9 +4,13 @@
 //!
 //! ```text
 //! listen ─ tls ─ page::secure ─ rate ─ deadline ─┬─ /healthz, the page's files, log-in     open
-//!          └─ plain: go to https                 └─ auth::guard ─┬─ /api/v1/…  api/         token or session
-//!                                                                └─ /metrics, /readyz
+//!          └─ plain: go to https                 └─ auth::guard ─ once ─┬─ /api/v1/…  api/  token or session
+//!                                                                       └─ /metrics, /readyz
 //! ```
+//! `calls` lists every call with what it takes and answers, as types: the router, the guard and the API's
+//! document (`openapi`) are made of that one list. What a call is given is held against the document
+//! (`given`, `shape`), and in builds for tests so is every answer (`contract`).
+//!
 //! The shell decides nothing: a call is parsed, handed to `jobs`, `repo`, `cache` or `nfs`, and its
 //! answer is written. `translate` is the one place where their errors become HTTP.
 //!
@@ -26,12 +30,15 @@
 //!    on record as begun before it is begun. No change, removal or reordering of records is unseen.
 //! 9. With a certificate nothing is said or taken in the clear but "use https". A certificate that is
 //!    replaced is shown from the next handshake on; a bad one never replaces a good one.
+//! 10. What is not as the API's document says is never done, and what is answered is as it says.
+//! 11. A call under an `Idempotency-Key` is made once, also if it is sent again after a restart.
 //!
 //! # Locking
 //!
 //! Sessions, log-in attempts, lock-outs, rates and users have a lock each, held for a map operation and
 //! never across an await. Users have a second one for changes; it and the audit log's are held over a
-//! sync, on a blocking thread.
+//! sync, on a blocking thread. Changes of one job or batch through the API take turns, from the look at its
+//! version to their end.
 //!
 //! # Crash
 //!
@@ -48,20 +55,28 @@
 //! Connections 256, handshake 10 s, head 32 KiB, 64 lines and 30 s, body 64 KiB, a call 30 s, calls of
 //! one address 1000 at once and 200 a second, event streams 64, sessions 64, remembered addresses of
 //! failed log-ins 1024 and of calls 4096, locked-out names 1024, users 256, tokens 1024, passwords
-//! hashed at once 2, audit records 100 000, points in one answer 5000, repository listings at once 2, each 10 s.
+//! hashed at once 2, audit records 100 000, points in one answer 5000, jobs 1000, answers
+//! that are kept 4096 and 32 MiB for a day, each 1 MiB, repository listings at once 2, each 10 s.
 
 mod act;
 mod api;
 mod audit;
 mod auth;
 mod calls;
+mod contract;
+mod given;
 mod listen;
 mod metrics;
+mod once;
+mod openapi;
 mod page;
+mod paging;
 mod plain;
 mod problem;
 mod rate;
 mod routes;
+mod shape;
+mod tag;
 mod tls;
 mod translate;
 mod users;
@@ -74,6 +89,7 @@ use rekindle_jobs::{Batches, Jobs};
 use rekindle_nfs::NfsServer;
 use rekindle_notify::Notifier;
 use rekindle_repo::Attached;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -82,8 +98,9 @@ pub use audit::{Audit, AuditEnd, AuditPage, AuditRecord, Broken, Chain};
 pub use auth::{AdminToken, TOKEN_MIN_CHARS, WeakToken};
 pub use calls::describe as describe_api;
 pub use metrics::describe as describe_metrics;
+pub use once::Answers;
+pub use openapi::openapi;
 pub use problem::Problem;
-pub use routes::openapi;
 pub use tls::{Fingerprint, Tls, TlsError, TlsFiles, make_self_signed};
 pub use users::{Role, Scope, UserError, Users};
 
@@ -119,6 +136,8 @@ pub struct ConsoleDeps {
     pub users: Arc<Users>,
     /// Who did what.
     pub audit: Arc<Audit>,
+    /// What calls under an `Idempotency-Key` were answered.
+    pub answers: Arc<Answers>,
     /// What is configured.
     pub settings: ConsoleSettings,
     /// The same of the whole appliance, to be shown.
@@ -137,7 +156,7 @@ pub struct ConsoleSettings {
 }
 
 /// One key of the configuration, as it is shown. It names secrets' files and holds none.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Setting {
     /// Section and key.
     pub key: String,
@@ -148,7 +167,7 @@ pub struct Setting {
 }
 
 /// A configured target, without its secrets.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TargetView {
     /// The name that a recovery gives.
     pub name: String,
@@ -177,6 +196,8 @@ pub(crate) struct Console {
     rates: rate::Rates,
     users: Arc<Users>,
     audit: Arc<Audit>,
+    answers: Arc<Answers>,
+    lanes: tag::Lanes,
     settings: ConsoleSettings,
     configured: Vec<Setting>,
     hashing: Semaphore,
@@ -205,6 +226,8 @@ impl Console {
             rates: rate::Rates::default(),
             users: deps.users,
             audit: deps.audit,
+            answers: deps.answers,
+            lanes: tag::Lanes::default(),
             settings: deps.settings,
             configured: deps.configured,
             hashing: Semaphore::new(HASHINGS),

@@ -8,7 +8,12 @@ use axum::{
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
+use schemars::JsonSchema;
 use serde::Serialize;
+
+/// The code of the problem that an answer is, for those that it passes.
+#[derive(Clone, Copy)]
+pub(crate) struct Code(pub(crate) &'static str);
 
 /// An answer that is an error. `code` is stable and meant for programs,
 /// `detail` is a sentence for people.
@@ -20,12 +25,19 @@ pub struct Problem {
     pub(crate) retry_after: Option<Duration>,
 }
 
-#[derive(Serialize)]
-struct Document<'a> {
+/// What went wrong, as RFC 9457 has it.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ProblemDetails")]
+pub(crate) struct Document<'a> {
+    /// `urn:rekindle:problem:` and the code.
     r#type: String,
+    /// What the status is called.
     title: &'a str,
+    /// The status.
     status: u16,
+    /// What it is, for programs: stable.
     code: &'a str,
+    /// What it is and what to do, for people.
     detail: &'a str,
 }
 
@@ -50,6 +62,11 @@ impl Problem {
 
     pub(crate) fn bad_request(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "bad_request", detail)
+    }
+
+    /// The call is as the document says, and all the same not to be done.
+    pub(crate) fn refused(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "refused", detail)
     }
 
     pub(crate) fn not_found(detail: impl Into<String>) -> Self {
@@ -78,6 +95,11 @@ impl Problem {
             .retry_after(Duration::from_secs(10))
     }
 
+    pub(crate) fn too_large() -> Self {
+        let detail = "the request's body is too large";
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail)
+    }
+
     /// Something that should not happen; the cause goes to the log, not to the client.
     pub(crate) fn internal(cause: &dyn std::fmt::Display) -> Self {
         tracing::error!(%cause, "request failed");
@@ -96,6 +118,7 @@ impl IntoResponse for Problem {
             detail: &self.detail,
         };
         let mut response = (self.status, Json(document)).into_response();
+        response.extensions_mut().insert(Code(self.code));
         let headers = response.headers_mut();
         let kind = header::HeaderValue::from_static("application/problem+json");
         headers.insert(header::CONTENT_TYPE, kind);
@@ -113,9 +136,7 @@ impl IntoResponse for Problem {
 impl From<JsonRejection> for Problem {
     fn from(rejection: JsonRejection) -> Self {
         match rejection.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => {
-                Self::new(rejection.status(), "too_large", "the request's body is too large")
-            }
+            StatusCode::PAYLOAD_TOO_LARGE => Self::too_large(),
             StatusCode::UNSUPPORTED_MEDIA_TYPE => {
                 let detail = "send the body as `Content-Type: application/json`";
                 Self::new(rejection.status(), "unsupported_media_type", detail)

@@ -78,7 +78,7 @@ impl From<UserError> for Problem {
 }
 
 /// The state database failed: what it says goes to the log.
-fn state_problem(error: &StateError) -> Problem {
+pub(crate) fn state_problem(error: &StateError) -> Problem {
     match error {
         StateError::Unavailable(_) | StateError::Corrupt(_) | StateError::Refused(_) => {
             Problem::internal(error)

@@ -12,7 +12,10 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use parking_lot::{Mutex, RwLock};
 use rekindle_state::{Database, Keyspace, StateError};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::tag::Seen;
 
 pub use role::{Role, Scope};
 
@@ -84,7 +87,7 @@ pub(crate) struct User {
 }
 
 /// A user as it is shown.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub(crate) struct UserView {
     pub(crate) name: String,
     pub(crate) role: Role,
@@ -102,6 +105,11 @@ impl User {
         let (role, scope) = (Role::Admin, Scope::default());
         let created_at = Timestamp::UNIX_EPOCH;
         Self { name: ADMIN.into(), role, scope, password: None, totp: None, created_at, version: 0 }
+    }
+
+    /// Its version, as an `ETag`.
+    pub(crate) fn tag(&self) -> String {
+        format!("\"{}\"", self.version)
     }
 
     pub(crate) fn has_totp(&self) -> bool {
@@ -189,15 +197,15 @@ impl Users {
         self.store(user)
     }
 
-    /// Changes what a user may do; with `version`, only if that is how the caller knows it.
+    /// Changes what a user may do; only if it is as the caller has seen it.
     pub(crate) fn set_grant(
         &self,
         name: &str,
-        version: Option<u64>,
+        seen: &Seen,
         role: Role,
         scope: Scope,
     ) -> Result<UserView, UserError> {
-        self.change(name, version, |user| {
+        self.change(name, seen, |user| {
             if user.name == ADMIN {
                 return Err(UserError::refused("what admin may do cannot be changed"));
             }
@@ -211,7 +219,7 @@ impl Users {
         name: &str,
         password: PasswordHash,
     ) -> Result<UserView, UserError> {
-        self.change(name, None, |user| {
+        self.change(name, &Seen::default(), |user| {
             if user.name == ADMIN {
                 return Err(UserError::refused("admin has no password: it is the admin token"));
             }
@@ -221,13 +229,13 @@ impl Users {
     }
 
     /// Removes a user and its tokens.
-    pub(crate) fn remove(&self, name: &str, version: Option<u64>) -> Result<(), UserError> {
+    pub(crate) fn remove(&self, name: &str, seen: &Seen) -> Result<(), UserError> {
         let _changing = self.changing.lock();
         let user = self.found(name)?;
         if name == ADMIN {
             return Err(UserError::refused("admin cannot be removed: it is the admin token"));
         }
-        same_version(&user, version)?;
+        same_version(&user, seen)?;
         let mut batch = self.db.batch();
         batch.delete(&self.users, name.as_bytes())?;
         for token in self.known.read().tokens.values().filter(|one| one.owner == name) {
@@ -250,14 +258,14 @@ impl Users {
             user.totp = Some(totp);
             Ok(())
         };
-        self.change(name, None, begin).map(drop)
+        self.change(name, &Seen::default(), begin).map(drop)
     }
 
     /// Whether `code` is good now. If so it is used up, durably, and the factor counts from now on.
     pub(crate) fn take_code(&self, name: &str, code: &str) -> Result<bool, UserError> {
         let unix = u64::try_from(Timestamp::now().as_second()).unwrap_or(0);
         let mut taken = false;
-        self.change(name, None, |user| {
+        self.change(name, &Seen::default(), |user| {
             let Some(totp) = &mut user.totp else { return Ok(()) };
             taken = totp.take(code, unix);
             totp.confirmed |= taken;
@@ -267,7 +275,7 @@ impl Users {
     }
 
     pub(crate) fn remove_totp(&self, name: &str) -> Result<(), UserError> {
-        self.change(name, None, |user| {
+        self.change(name, &Seen::default(), |user| {
             user.totp = None;
             Ok(())
         })
@@ -329,12 +337,12 @@ impl Users {
     fn change(
         &self,
         name: &str,
-        version: Option<u64>,
+        seen: &Seen,
         how: impl FnOnce(&mut User) -> Result<(), UserError>,
     ) -> Result<UserView, UserError> {
         let _changing = self.changing.lock();
         let mut user = self.found(name)?;
-        same_version(&user, version)?;
+        same_version(&user, seen)?;
         how(&mut user)?;
         user.version += 1;
         self.store(user)
@@ -349,11 +357,9 @@ impl Users {
     }
 }
 
-fn same_version(user: &User, version: Option<u64>) -> Result<(), UserError> {
-    if version.is_some_and(|version| version != user.version) {
-        return Err(UserError::Changed { name: user.name.clone() });
-    }
-    Ok(())
+fn same_version(user: &User, seen: &Seen) -> Result<(), UserError> {
+    let changed = || UserError::Changed { name: user.name.clone() };
+    seen.holds(&user.tag()).map_err(|_| changed())
 }
 
 fn check_user_name(name: &str) -> Result<(), UserError> {
@@ -414,7 +420,7 @@ mod tests {
         assert!(users.get("ann").unwrap().password().unwrap().matches("correct horse battery"));
         assert_eq!(users.token(&text).unwrap().owner, "ann");
         assert!(users.token(&text.replace('_', "-")).is_none());
-        users.remove("ann", None).unwrap();
+        users.remove("ann", &Seen::default()).unwrap();
         assert!(users.token(&text).is_none() && users.get("ann").is_none());
         let users = Users::open(&db).unwrap();
         assert!(users.token(&text).is_none() && users.get("ann").is_none());
@@ -426,8 +432,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let users = Users::open(&Database::open(dir.path()).unwrap()).unwrap();
         assert_eq!(users.get(ADMIN).unwrap().role, Role::Admin);
-        assert!(users.remove(ADMIN, None).is_err());
-        assert!(users.set_grant(ADMIN, None, Role::Viewer, Scope::default()).is_err());
+        assert!(users.remove(ADMIN, &Seen::default()).is_err());
+        assert!(users.set_grant(ADMIN, &Seen::default(), Role::Viewer, Scope::default()).is_err());
         assert!(users.set_password(ADMIN, password()).is_err());
         assert!(matches!(
             users.add(ADMIN, Role::Viewer, Scope::default(), password()),
@@ -443,11 +449,18 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let users = Users::open(&Database::open(dir.path()).unwrap()).unwrap();
         let seen = users.add("ann", Role::Viewer, Scope::default(), password()).unwrap().version;
-        let set = |version| users.set_grant("ann", version, Role::Operator, Scope::default());
+        let seen_as = |version: u64| {
+            let tag = format!("\"{version}\"").parse().unwrap();
+            Seen::of(&[(axum::http::header::IF_MATCH, tag)].into_iter().collect())
+        };
+        let set = |version: Option<u64>| {
+            let seen = version.map(seen_as).unwrap_or_default();
+            users.set_grant("ann", &seen, Role::Operator, Scope::default())
+        };
         let now = set(Some(seen)).unwrap().version;
         assert!(matches!(set(Some(seen)), Err(UserError::Changed { .. })));
-        assert!(matches!(users.remove("ann", Some(seen)), Err(UserError::Changed { .. })));
-        users.remove("ann", Some(now)).unwrap();
+        assert!(matches!(users.remove("ann", &seen_as(seen)), Err(UserError::Changed { .. })));
+        users.remove("ann", &seen_as(now)).unwrap();
     }
 
     #[test]

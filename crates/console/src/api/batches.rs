@@ -2,24 +2,34 @@ use std::sync::Arc;
 
 use axum::{
     Extension, Json,
-    extract::{ConnectInfo, Path, State, rejection::JsonRejection},
-    http::{StatusCode, header},
+    extract::{ConnectInfo, Query, State, rejection::QueryRejection},
+    http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use rekindle_jobs::{BatchRequest, BatchView, JobError, JobId, Offer, RecoveryRequest};
+use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::Value;
 
-use super::jobs::{WhyBody, in_scope, take_passkey};
-use super::reasoned::Reasoned;
-use crate::{Console, Problem, act::Act, auth::Caller, listen::ClientAddress};
+use super::jobs::{Paging, WhyBody, in_scope, offered};
+use super::reasoned::Asked;
+use crate::{
+    Console, Problem,
+    act::Act,
+    auth::Caller,
+    given::{At, Body, MaybeBody},
+    listen::ClientAddress,
+    paging::{self, Place},
+    tag::{self, Seen},
+};
 
 /// The largest body: 500 VMs, each with what an admin would write of one.
 pub(crate) const BODY_MAX: usize = 1 << 20;
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(crate) struct Batches {
     batches: Vec<BatchView>,
+    /// What to ask for as `cursor` for the next part; none if this is the last.
+    next: Option<String>,
 }
 
 /// `POST /api/v1/batches`
@@ -27,13 +37,11 @@ pub(crate) async fn start_batch(
     State(console): State<Arc<Console>>,
     ConnectInfo(ClientAddress(client)): ConnectInfo<ClientAddress>,
     Extension(caller): Extension<Caller>,
-    body: Result<Json<Reasoned<Value>>, JsonRejection>,
+    body: Result<Body<Asked<BatchRequest>>, Problem>,
 ) -> Result<Response, Problem> {
-    let Json(Reasoned { reason, mut body }) = body?;
-    let passkey = take_passkey(&mut body)?;
-    let request: BatchRequest =
-        serde_json::from_value(body).map_err(|e| Problem::bad_request(e.to_string()))?;
-    let request = all_in_scope(request, &caller)?;
+    let Body(Asked { reason, passkey, body }) = body?;
+    let passkey = offered(passkey)?;
+    let request = all_in_scope(body, &caller)?;
     let offer = Offer { passkey, client: client.ip() };
     let name = request.name.clone().unwrap_or_default();
     let subject = format!("{name} of {} groups", request.groups.len());
@@ -50,33 +58,45 @@ pub(crate) async fn start_batch(
 pub(crate) async fn batches(
     State(console): State<Arc<Console>>,
     Extension(caller): Extension<Caller>,
-) -> Json<Batches> {
+    paging: Result<Query<Paging>, QueryRejection>,
+) -> Result<Json<Batches>, Problem> {
+    let Query(paging) = paging?;
     let mut batches = console.batches.list();
     batches.retain(|batch| is_visible(batch, &caller));
-    Json(Batches { batches })
+    let place = |batch: &BatchView| Place::new(batch.created_at, batch.id.as_str());
+    let part = paging::part(batches, paging.wanted()?, place)?;
+    Ok(Json(Batches { batches: part.entries, next: part.next }))
 }
 
 /// `GET /api/v1/batches/{id}`
 pub(crate) async fn batch(
     State(console): State<Arc<Console>>,
     Extension(caller): Extension<Caller>,
-    Path(id): Path<String>,
-) -> Result<Json<BatchView>, Problem> {
-    Ok(Json(visible(&console, &caller, &id)?))
+    At(id): At,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    Ok(tag::shown(&headers, &visible(&console, &caller, &id)?))
 }
 
 /// `POST /api/v1/batches/{id}/cancel`
 pub(crate) async fn cancel_batch(
     State(console): State<Arc<Console>>,
     Extension(caller): Extension<Caller>,
-    Path(id): Path<String>,
-    body: Result<Option<Json<WhyBody>>, JsonRejection>,
+    At(id): At,
+    headers: HeaderMap,
+    body: Result<MaybeBody<WhyBody>, Problem>,
 ) -> Result<Response, Problem> {
-    let reason = body?.and_then(|Json(body)| body.reason);
+    let reason = body?.0.reason;
     let id = visible(&console, &caller, &id)?.id;
     let (batches, ends) = (Arc::clone(&console.batches), id.clone());
     let act = Act::new(&caller, "batch.cancel", id.to_string()).because(&console, reason)?;
-    console.act(act, async move { Ok(batches.cancel(&ends)?) }).await?;
+    let (seen, console_) = (Seen::of(&headers), Arc::clone(&console));
+    let in_turn = async move {
+        let _turn = console_.lanes.turn(ends.as_str()).await;
+        seen.holds(&tag::of(&batches.view(&ends)?))?;
+        Ok(batches.cancel(&ends)?)
+    };
+    console.act(act, in_turn).await?;
     Ok((StatusCode::ACCEPTED, Json(console.batches.view(&id)?)).into_response())
 }
 

@@ -2,7 +2,7 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     Extension,
-    extract::{Path, State},
+    extract::State,
     http::{HeaderName, header},
     response::{
         IntoResponse, Response,
@@ -18,7 +18,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{Console, Problem, auth::Caller};
+use crate::{Console, Problem, auth::Caller, given::At};
 
 /// The shortest time between two events of a stream: what changed in between is in the next one.
 const PACE: Duration = Duration::from_millis(250);
@@ -28,7 +28,7 @@ const PACE: Duration = Duration::from_millis(250);
 pub(crate) async fn events(
     State(console): State<Arc<Console>>,
     Extension(caller): Extension<Caller>,
-    Path(id): Path<String>,
+    At(id): At,
 ) -> Result<Response, Problem> {
     let id: JobId = id.parse()?;
     super::jobs::visible(&console, &caller, &id)?;
@@ -40,7 +40,7 @@ pub(crate) async fn events(
 pub(crate) async fn batch_events(
     State(console): State<Arc<Console>>,
     Extension(caller): Extension<Caller>,
-    Path(id): Path<String>,
+    At(id): At,
 ) -> Result<Response, Problem> {
     let id = super::batches::visible(&console, &caller, &id)?.id;
     let batch = console.batches.watch(&id)?;

@@ -2,10 +2,7 @@ use std::sync::Arc;
 
 use axum::{
     Extension, Json,
-    extract::{
-        ConnectInfo, Path, Query, State,
-        rejection::{JsonRejection, QueryRejection},
-    },
+    extract::{ConnectInfo, Query, State, rejection::QueryRejection},
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -14,28 +11,51 @@ use rekindle_jobs::{
     Report, TargetRef,
 };
 use rekindle_repo::Passkey;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
-use super::reasoned::Reasoned;
+use super::reasoned::{Asked, Reasoned};
 use crate::{
     Console, Problem,
-    act::Act,
+    act::{Act, REASON_MAX},
     auth::Caller,
+    given::{At, Body, MaybeBody},
     listen::ClientAddress,
+    once,
+    paging::{self, Place},
+    tag::{self, Seen},
     users::{Role, Scope},
 };
 
-/// The longest `Idempotency-Key`, in characters.
-const KEY_MAX: usize = 200;
+/// The most jobs in one part of the list, at about 8 KiB each: 8 MiB.
+const JOBS_MAX: usize = 1000;
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(crate) struct Jobs {
     jobs: Vec<JobView>,
+    /// What to ask for as `cursor` for the next part; none if this is the last.
+    next: Option<String>,
+}
+
+/// Which part of a list is wanted.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Paging {
+    /// The most entries in the answer.
+    #[schemars(range(min = 1, max = JOBS_MAX))]
+    limit: Option<usize>,
+    /// What `next` was in the answer before; the newest entries when absent.
+    cursor: Option<String>,
+}
+
+impl Paging {
+    pub(super) fn wanted(&self) -> Result<(Option<&str>, usize), Problem> {
+        Ok((self.cursor.as_deref(), paging::limit(self.limit, JOBS_MAX)?))
+    }
 }
 
 /// How a job is to end.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct FinishBody {
     action: Action,
@@ -49,14 +69,16 @@ pub(crate) struct FinishBody {
 }
 
 /// Why something is done to a job; the body may be absent.
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct WhyBody {
+    /// Why, for the audit log.
     #[serde(default)]
+    #[schemars(length(max = REASON_MAX))]
     pub(super) reason: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum Action {
     Migrate,
@@ -69,17 +91,17 @@ impl TryFrom<FinishBody> for Finish {
 
     fn try_from(body: FinishBody) -> Result<Self, Problem> {
         if body.cut_over.is_some() && !matches!(body.action, Action::Migrate) {
-            return Err(Problem::bad_request("only `migrate` takes a `cut_over`"));
+            return Err(Problem::refused("only `migrate` takes a `cut_over`"));
         }
         match (body.action, body.to) {
             (Action::Commit, None) => Ok(Self::Commit { remove_original: body.remove_original }),
             _ if body.remove_original => {
-                Err(Problem::bad_request("`remove_original` belongs to `commit`"))
+                Err(Problem::refused("`remove_original` belongs to `commit`"))
             }
             (Action::Migrate, to) => Ok(Self::Migrate { to, cut_over: body.cut_over }),
             (Action::Discard, None) => Ok(Self::Discard),
             (Action::Discard | Action::Commit, Some(_)) => {
-                Err(Problem::bad_request("only `migrate` takes a `to`"))
+                Err(Problem::refused("only `migrate` takes a `to`"))
             }
         }
     }
@@ -91,14 +113,12 @@ pub(crate) async fn recover(
     ConnectInfo(ClientAddress(client)): ConnectInfo<ClientAddress>,
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
-    body: Result<Json<Reasoned<Value>>, JsonRejection>,
+    body: Result<Body<Asked<RecoveryRequest>>, Problem>,
 ) -> Result<Response, Problem> {
-    let Json(Reasoned { reason, mut body }) = body?;
-    let passkey = take_passkey(&mut body)?;
-    let request: RecoveryRequest =
-        serde_json::from_value(body).map_err(|e| Problem::bad_request(e.to_string()))?;
-    let request = in_scope(sourced(&console, &caller, request)?, &caller.scope)?;
-    let key = idempotency_key(&headers)?;
+    let Body(Asked { reason, passkey, body }) = body?;
+    let passkey = offered(passkey)?;
+    let request = in_scope(sourced(&console, &caller, body)?, &caller.scope)?;
+    let key = once::key(&headers, 1)?;
     let offer = Offer { passkey, client: client.ip() };
     let jobs = Arc::clone(&console.jobs);
     let act = Act::new(&caller, "recovery.start", subject(&request)).because(&console, reason)?;
@@ -113,9 +133,9 @@ pub(crate) async fn recover(
 pub(crate) async fn forecast(
     State(console): State<Arc<Console>>,
     Extension(caller): Extension<Caller>,
-    body: Result<Json<RecoveryRequest>, JsonRejection>,
+    body: Result<Body<RecoveryRequest>, Problem>,
 ) -> Result<Json<Forecast>, Problem> {
-    let Json(request) = body?;
+    let Body(request) = body?;
     let request = in_scope(sourced(&console, &caller, request)?, &caller.scope)?;
     Ok(Json(console.jobs.forecast(&request).await?))
 }
@@ -124,51 +144,54 @@ pub(crate) async fn forecast(
 pub(crate) async fn jobs(
     State(console): State<Arc<Console>>,
     Extension(caller): Extension<Caller>,
-) -> Json<Jobs> {
+    paging: Result<Query<Paging>, QueryRejection>,
+) -> Result<Json<Jobs>, Problem> {
+    let Query(paging) = paging?;
     let mut jobs = console.jobs.list();
     jobs.retain(|job| caller.scope.has_job(job));
-    jobs.sort_by(|a, b| b.created_at.cmp(&a.created_at).then_with(|| b.id.cmp(&a.id)));
-    Json(Jobs { jobs })
+    let place = |job: &JobView| Place::new(job.created_at, job.id.as_str());
+    let part = paging::part(jobs, paging.wanted()?, place)?;
+    Ok(Json(Jobs { jobs: part.entries, next: part.next }))
 }
 
 /// `GET /api/v1/jobs/{id}`
 pub(crate) async fn job(
     State(console): State<Arc<Console>>,
     Extension(caller): Extension<Caller>,
-    Path(id): Path<String>,
-) -> Result<Json<JobView>, Problem> {
-    Ok(Json(visible(&console, &caller, &id.parse()?)?))
+    At(id): At,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    Ok(tag::shown(&headers, &visible(&console, &caller, &id.parse()?)?))
 }
 
 /// `POST /api/v1/jobs/{id}/finish`
 pub(crate) async fn finish(
     State(console): State<Arc<Console>>,
     Extension(caller): Extension<Caller>,
-    Path(id): Path<String>,
-    body: Result<Json<Reasoned<FinishBody>>, JsonRejection>,
+    At(id): At,
+    headers: HeaderMap,
+    body: Result<Body<Reasoned<FinishBody>>, Problem>,
 ) -> Result<Response, Problem> {
     let id: JobId = id.parse()?;
-    let Json(Reasoned { reason, body }) = body?;
+    let Body(Reasoned { reason, body }) = body?;
     let how = Finish::try_from(body)?;
     if how == (Finish::Commit { remove_original: true }) {
         // To delete a VM that no recovery made is more than to end one.
         caller.has(Role::Admin)?;
     }
-    visible(&console, &caller, &id)?;
     let action = match how {
         Finish::Migrate { .. } => "recovery.migrate",
         Finish::Discard => "recovery.discard",
         Finish::Commit { remove_original: false } => "recovery.commit",
         Finish::Commit { remove_original: true } => "recovery.commit_and_remove_original",
     };
+    let wish = Wish { action, reason, seen: Seen::of(&headers) };
     let (jobs, ends) = (Arc::clone(&console.jobs), id.clone());
-    let act = Act::new(&caller, action, id.to_string()).because(&console, reason)?;
-    console.act(act, async move { Ok(jobs.finish(&ends, how).await?) }).await?;
-    accepted(&console, &id)
+    change(&console, &caller, &id, wish, async move { Ok(jobs.finish(&ends, how).await?) }).await
 }
 
 /// A new time limit.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ExtendBody {
     expires_in_seconds: u64,
@@ -178,53 +201,52 @@ pub(crate) struct ExtendBody {
 pub(crate) async fn extend(
     State(console): State<Arc<Console>>,
     Extension(caller): Extension<Caller>,
-    Path(id): Path<String>,
-    body: Result<Json<Reasoned<ExtendBody>>, JsonRejection>,
+    At(id): At,
+    headers: HeaderMap,
+    body: Result<Body<Reasoned<ExtendBody>>, Problem>,
 ) -> Result<Response, Problem> {
     let id: JobId = id.parse()?;
-    let Json(Reasoned { reason, body }) = body?;
-    visible(&console, &caller, &id)?;
+    let Body(Reasoned { reason, body }) = body?;
+    let wish = Wish { action: "recovery.extend", reason, seen: Seen::of(&headers) };
     let (jobs, moved) = (Arc::clone(&console.jobs), id.clone());
-    let act = Act::new(&caller, "recovery.extend", id.to_string()).because(&console, reason)?;
-    let work = async move { Ok(jobs.extend(&moved, body.expires_in_seconds).await?) };
-    console.act(act, work).await?;
-    accepted(&console, &id)
+    change(&console, &caller, &id, wish, async move {
+        Ok(jobs.extend(&moved, body.expires_in_seconds).await?)
+    })
+    .await
 }
 
 /// `POST /api/v1/jobs/{id}/undo`
 pub(crate) async fn undo(
     State(console): State<Arc<Console>>,
     Extension(caller): Extension<Caller>,
-    Path(id): Path<String>,
-    body: Result<Option<Json<WhyBody>>, JsonRejection>,
+    At(id): At,
+    headers: HeaderMap,
+    body: Result<MaybeBody<WhyBody>, Problem>,
 ) -> Result<Response, Problem> {
     let id: JobId = id.parse()?;
-    let reason = body?.and_then(|Json(body)| body.reason);
-    visible(&console, &caller, &id)?;
+    let reason = body?.0.reason;
+    let wish = Wish { action: "recovery.undo", reason, seen: Seen::of(&headers) };
     let (jobs, undone) = (Arc::clone(&console.jobs), id.clone());
-    let act = Act::new(&caller, "recovery.undo", id.to_string()).because(&console, reason)?;
-    console.act(act, async move { Ok(jobs.undo(&undone).await?) }).await?;
-    accepted(&console, &id)
+    change(&console, &caller, &id, wish, async move { Ok(jobs.undo(&undone).await?) }).await
 }
 
 /// `POST /api/v1/jobs/{id}/retry`
 pub(crate) async fn retry(
     State(console): State<Arc<Console>>,
     Extension(caller): Extension<Caller>,
-    Path(id): Path<String>,
-    body: Result<Option<Json<WhyBody>>, JsonRejection>,
+    At(id): At,
+    headers: HeaderMap,
+    body: Result<MaybeBody<WhyBody>, Problem>,
 ) -> Result<Response, Problem> {
     let id: JobId = id.parse()?;
-    let reason = body?.and_then(|Json(body)| body.reason);
-    visible(&console, &caller, &id)?;
+    let reason = body?.0.reason;
+    let wish = Wish { action: "recovery.retry", reason, seen: Seen::of(&headers) };
     let (jobs, tried) = (Arc::clone(&console.jobs), id.clone());
-    let act = Act::new(&caller, "recovery.retry", id.to_string()).because(&console, reason)?;
-    console.act(act, async move { Ok(jobs.retry(&tried).await?) }).await?;
-    accepted(&console, &id)
+    change(&console, &caller, &id, wish, async move { Ok(jobs.retry(&tried).await?) }).await
 }
 
 /// How a report is to be written.
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum ReportFormat {
     #[default]
@@ -233,7 +255,7 @@ enum ReportFormat {
     Html,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ReportQuery {
     #[serde(default)]
@@ -244,7 +266,7 @@ pub(crate) struct ReportQuery {
 pub(crate) async fn report(
     State(console): State<Arc<Console>>,
     Extension(caller): Extension<Caller>,
-    Path(id): Path<String>,
+    At(id): At,
     query: Result<Query<ReportQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let Query(query) = query.map_err(|e| Problem::bad_request(e.body_text()))?;
@@ -261,26 +283,46 @@ pub(crate) async fn report(
 pub(crate) async fn cancel(
     State(console): State<Arc<Console>>,
     Extension(caller): Extension<Caller>,
-    Path(id): Path<String>,
-    body: Result<Option<Json<WhyBody>>, JsonRejection>,
+    At(id): At,
+    headers: HeaderMap,
+    body: Result<MaybeBody<WhyBody>, Problem>,
 ) -> Result<Response, Problem> {
     let id: JobId = id.parse()?;
-    let reason = body?.and_then(|Json(body)| body.reason);
-    visible(&console, &caller, &id)?;
+    let reason = body?.0.reason;
+    let wish = Wish { action: "recovery.cancel", reason, seen: Seen::of(&headers) };
     let (jobs, ends) = (Arc::clone(&console.jobs), id.clone());
-    let act = Act::new(&caller, "recovery.cancel", id.to_string()).because(&console, reason)?;
-    console.act(act, async move { Ok(jobs.cancel(&ends).await?) }).await?;
-    accepted(&console, &id)
+    change(&console, &caller, &id, wish, async move { Ok(jobs.cancel(&ends).await?) }).await
 }
 
-/// Takes the field `passkey` out of a recovery's request. What is left may be kept; this may not.
-pub(super) fn take_passkey(body: &mut Value) -> Result<Option<Passkey>, Problem> {
-    let field = body.as_object_mut().and_then(|fields| fields.remove("passkey"));
-    match field {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) => Ok(Some(Passkey::new(&text)?)),
-        Some(_) => Err(Problem::bad_request("`passkey` is a text")),
-    }
+pub(super) fn offered(passkey: Option<String>) -> Result<Option<Passkey>, Problem> {
+    Ok(passkey.map(|text| Passkey::new(&text)).transpose()?)
+}
+
+/// What is to be done to a job, why, and how the caller has seen it.
+struct Wish {
+    action: &'static str,
+    reason: Option<String>,
+    seen: Seen,
+}
+
+/// Does something to a job that the caller sees, if it is still as it was then.
+async fn change(
+    console: &Arc<Console>,
+    caller: &Caller,
+    id: &JobId,
+    wish: Wish,
+    work: impl Future<Output = Result<(), Problem>> + Send + 'static,
+) -> Result<Response, Problem> {
+    visible(console, caller, id)?;
+    let act = Act::new(caller, wish.action, id.to_string()).because(console, wish.reason)?;
+    let (of, console_) = (id.clone(), Arc::clone(console));
+    let in_turn = async move {
+        let _turn = console_.lanes.turn(of.as_str()).await;
+        wish.seen.holds(&tag::of(&console_.jobs.view(&of)?))?;
+        work.await
+    };
+    console.act(act, in_turn).await?;
+    accepted(console, id)
 }
 
 fn accepted(console: &Console, id: &JobId) -> Result<Response, Problem> {
@@ -347,17 +389,7 @@ pub(super) fn in_scope(
     match &request.repository {
         Some(name) if known.contains(name) => Ok(request),
         Some(_) => Err(Problem::forbidden("this repository is not among those you deal with")),
-        None => Err(Problem::bad_request("name the `repository`: you deal with several")),
-    }
-}
-
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
-    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
-    match value.to_str() {
-        Ok(key) if (1..=KEY_MAX).contains(&key.len()) => Ok(Some(key.to_owned())),
-        _ => Err(Problem::bad_request(format!(
-            "Idempotency-Key must be 1 to {KEY_MAX} printable ASCII characters"
-        ))),
+        None => Err(Problem::refused("name the `repository`: you deal with several")),
     }
 }
 
@@ -367,7 +399,7 @@ mod tests {
 
     fn in_place(which: &str) -> RecoveryRequest {
         let target = serde_json::json!({ "kind": "vsphere", "name": "lab" });
-        let in_place: Value = serde_json::from_str(which).unwrap();
+        let in_place: serde_json::Value = serde_json::from_str(which).unwrap();
         let body = serde_json::json!({ "point": "web", "target": target, "in_place": in_place });
         serde_json::from_value(body).unwrap()
     }

@@ -2,24 +2,29 @@ use std::sync::Arc;
 
 use axum::{
     Extension, Json,
-    extract::{Path, State, rejection::JsonRejection},
+    extract::State,
     http::StatusCode,
     response::{IntoResponse, Response},
 };
 use rekindle_jobs::{JobId, KeepRequest};
 
 use super::{jobs::visible, reasoned::Reasoned};
-use crate::{Console, Problem, act::Act, auth::Caller};
+use crate::{
+    Console, Problem,
+    act::Act,
+    auth::Caller,
+    given::{At, Body},
+};
 
 /// `POST /api/v1/jobs/{id}/keep`
 pub(crate) async fn keep(
     State(console): State<Arc<Console>>,
     Extension(caller): Extension<Caller>,
-    Path(id): Path<String>,
-    body: Result<Json<Reasoned<KeepRequest>>, JsonRejection>,
+    At(id): At,
+    body: Result<Body<Reasoned<KeepRequest>>, Problem>,
 ) -> Result<Response, Problem> {
     let id: JobId = id.parse()?;
-    let Json(Reasoned { reason, body }) = body?;
+    let Body(Reasoned { reason, body }) = body?;
     let job = visible(&console, &caller, &id)?;
     let (jobs, of) = (Arc::clone(&console.jobs), id.clone());
     let act = Act::new(&caller, "recovery.keep", id.to_string()).because(&console, reason)?;

@@ -2,16 +2,17 @@ use std::sync::Arc;
 
 use axum::{Extension, Json, extract::State};
 use rekindle_notify::{ChannelView, TestView};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::{Console, Problem, act::Act, auth::Caller};
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(crate) struct Channels {
     channels: Vec<ChannelView>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(crate) struct Tested {
     results: Vec<TestView>,
 }

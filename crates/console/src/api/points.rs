@@ -12,9 +12,15 @@ use jiff::Timestamp;
 use rekindle_repo::{
     Attached, Badge, CheckDepth, PointId, PointListing, PointManifest, RepoError, Repository, Tier,
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Console, Problem, auth::Caller, users::Scope};
+use crate::{
+    Console, Problem,
+    auth::Caller,
+    paging::{self, Place},
+    users::Scope,
+};
 
 /// The most points in one answer: at about 500 bytes each, 2.5 MiB.
 const POINTS_MAX: usize = 5000;
@@ -22,7 +28,7 @@ const POINTS_MAX: usize = 5000;
 const LISTED_WITHIN: Duration = Duration::from_secs(10);
 
 /// Which points are wanted.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Selection {
     repository: Option<String>,
@@ -32,10 +38,15 @@ pub(crate) struct Selection {
     condemned: bool,
     /// Those of which the last check found this.
     check: Option<Found>,
+    /// The most points in the answer.
+    #[schemars(range(min = 1, max = POINTS_MAX))]
+    limit: Option<usize>,
+    /// What `next` was in the answer before; the newest points when absent.
+    cursor: Option<String>,
 }
 
 /// What the last check of a point found.
-#[derive(Clone, Copy, Deserialize)]
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum Found {
     Sound,
@@ -53,16 +64,18 @@ impl Found {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Default, Serialize, JsonSchema)]
 pub(crate) struct Points {
     points: Vec<PointView>,
     /// Matching points that are older than the ones shown.
     left_out: usize,
+    /// What to ask for as `cursor` for the next part; none if this is the last.
+    next: Option<String>,
     /// What could not be read. It hides nothing else.
     problems: Vec<Damage>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct PointView {
     repository: String,
     id: String,
@@ -83,7 +96,7 @@ struct PointView {
     hot_copy: bool,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct BadgeView {
     checked_at: Timestamp,
     depth: CheckDepth,
@@ -99,13 +112,13 @@ impl From<Badge> for BadgeView {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct VmView {
     id: String,
     name: String,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct DiskView {
     key: String,
     file_name: String,
@@ -115,7 +128,7 @@ struct DiskView {
 }
 
 /// Something in a repository that could not be listed.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(crate) struct Damage {
     repository: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -130,14 +143,17 @@ pub(crate) async fn points(
     selection: Result<Query<Selection>, QueryRejection>,
 ) -> Result<Json<Points>, Problem> {
     let Query(selection) = selection?;
-    let mut found = Points { points: Vec::new(), left_out: 0, problems: Vec::new() };
+    let limit = paging::limit(selection.limit, POINTS_MAX)?;
+    let mut found = Points::default();
     for (name, repository) in selected(&console, &caller.scope, selection.repository.as_deref())? {
         let _permit = console.listings.acquire().await.map_err(|e| Problem::internal(&e))?;
         list(name, repository, &selection, &mut found).await;
     }
-    found.points.sort_by(|a, b| b.created_at.cmp(&a.created_at).then_with(|| a.id.cmp(&b.id)));
-    found.left_out = found.points.len().saturating_sub(POINTS_MAX);
-    found.points.truncate(POINTS_MAX);
+    let place =
+        |one: &PointView| Place::new(one.created_at, format!("{} {}", one.id, one.repository));
+    let points = std::mem::take(&mut found.points);
+    let part = paging::part(points, (selection.cursor.as_deref(), limit), place)?;
+    (found.points, found.next, found.left_out) = (part.entries, part.next, part.left_out);
     Ok(Json(found))
 }
 

@@ -2,16 +2,17 @@ use std::sync::Arc;
 
 use axum::{Extension, Json, extract::State};
 use rekindle_repo::{Attached, Attachment, Location, S3Stats};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::{Console, auth::Caller};
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(crate) struct Repositories {
     repositories: Vec<RepositoryView>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct RepositoryView {
     name: String,
     /// `local`, `s3` or `images`.

@@ -4,11 +4,12 @@ use axum::{Extension, Json, extract::State, http::StatusCode};
 use rekindle_cache::CacheStats;
 use rekindle_jobs::{LimitsView, SpaceView};
 use rekindle_nfs::ExportView;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::{Console, Problem, Setting, TargetView, auth::Caller};
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(crate) struct Targets {
     targets: Vec<TargetView>,
 }
@@ -23,7 +24,7 @@ pub(crate) async fn targets(
     Json(Targets { targets })
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(crate) struct Exports {
     exports: Vec<ExportView>,
 }
@@ -42,7 +43,7 @@ pub(crate) async fn exports(
     Json(Exports { exports })
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(crate) struct CacheView {
     cache: CacheStats,
     overlay: OverlayView,
@@ -50,7 +51,7 @@ pub(crate) struct CacheView {
     up_seconds: u64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(crate) struct OverlayView {
     total_bytes: u64,
     free_bytes: u64,
@@ -74,7 +75,7 @@ pub(crate) async fn cache(State(console): State<Arc<Console>>) -> Result<Json<Ca
     Ok(Json(CacheView { cache, overlay, mover, up_seconds }))
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(crate) struct Settings {
     settings: Vec<Setting>,
 }

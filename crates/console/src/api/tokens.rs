@@ -1,11 +1,8 @@
 use std::sync::Arc;
 
-use axum::{
-    Extension, Json,
-    extract::{Path, State, rejection::JsonRejection},
-    http::StatusCode,
-};
+use axum::{Extension, Json, extract::State, http::StatusCode};
 use jiff::{SignedDuration, Timestamp};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::users::change;
@@ -13,21 +10,23 @@ use crate::{
     Console, Problem,
     act::Act,
     auth::Caller,
+    given::{At, Body},
     users::{Role, Scope, TokenSpec, TokenView},
 };
 
 /// The longest life of an API token: a year.
 const LIFE_MAX_SECONDS: u64 = 366 * 86_400;
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(crate) struct TokenList {
     tokens: Vec<TokenView>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewToken {
     name: String,
+    #[schemars(range(min = 1, max = LIFE_MAX_SECONDS))]
     expires_in_seconds: u64,
     /// Whose it is, for admins; the caller's own when absent.
     user: Option<String>,
@@ -37,7 +36,7 @@ pub(crate) struct NewToken {
     scope: Scope,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(crate) struct MadeToken {
     #[serde(flatten)]
     view: TokenView,
@@ -57,10 +56,10 @@ pub(crate) async fn tokens(
 pub(crate) async fn add_token(
     State(console): State<Arc<Console>>,
     Extension(caller): Extension<Caller>,
-    body: Result<Json<NewToken>, JsonRejection>,
+    body: Result<Body<NewToken>, Problem>,
 ) -> Result<(StatusCode, Json<MadeToken>), Problem> {
     caller.in_person()?;
-    let Json(body) = body?;
+    let Body(body) = body?;
     if !(1..=LIFE_MAX_SECONDS).contains(&body.expires_in_seconds) {
         let detail = format!("expires_in_seconds must be from 1 to {LIFE_MAX_SECONDS}");
         return Err(Problem::bad_request(detail));
@@ -89,7 +88,7 @@ pub(crate) async fn add_token(
 pub(crate) async fn remove_token(
     State(console): State<Arc<Console>>,
     Extension(caller): Extension<Caller>,
-    Path(id): Path<String>,
+    At(id): At,
 ) -> Result<StatusCode, Problem> {
     let owner = owner(&caller).map(str::to_owned);
     let act = Act::new(&caller, "token.remove", id.clone());

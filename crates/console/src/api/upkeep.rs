@@ -2,20 +2,25 @@ use std::sync::Arc;
 
 use axum::{
     Extension, Json,
-    extract::{Path, State, rejection::JsonRejection},
+    extract::State,
     http::StatusCode,
     response::{IntoResponse, Response},
 };
 use rekindle_jobs::{CheckRequest, Ending, JobError, PruneRequest, UpkeepView};
 
 use super::reasoned::Reasoned;
-use crate::{Console, Problem, act::Act, auth::Caller};
+use crate::{
+    Console, Problem,
+    act::Act,
+    auth::Caller,
+    given::{At, Body},
+};
 
 /// `GET /api/v1/repositories/{name}/upkeep`
 pub(crate) async fn upkeep(
     State(console): State<Arc<Console>>,
     Extension(caller): Extension<Caller>,
-    Path(name): Path<String>,
+    At(name): At,
 ) -> Result<Json<UpkeepView>, Problem> {
     visible(&caller, &name)?;
     Ok(Json(console.jobs.upkeep(&name)?))
@@ -25,10 +30,10 @@ pub(crate) async fn upkeep(
 pub(crate) async fn prune(
     State(console): State<Arc<Console>>,
     Extension(caller): Extension<Caller>,
-    Path(name): Path<String>,
-    body: Result<Json<Reasoned<PruneRequest>>, JsonRejection>,
+    At(name): At,
+    body: Result<Body<Reasoned<PruneRequest>>, Problem>,
 ) -> Result<Response, Problem> {
-    let Json(Reasoned { reason, body }) = body?;
+    let Body(Reasoned { reason, body }) = body?;
     visible(&caller, &name)?;
     let action = if body.dry_run { "repository.prune_dry_run" } else { "repository.prune" };
     let act = Act::new(&caller, action, name.as_str()).noting(reason)?;
@@ -42,10 +47,10 @@ pub(crate) async fn prune(
 pub(crate) async fn check(
     State(console): State<Arc<Console>>,
     Extension(caller): Extension<Caller>,
-    Path(name): Path<String>,
-    body: Result<Json<Reasoned<CheckRequest>>, JsonRejection>,
+    At(name): At,
+    body: Result<Body<Reasoned<CheckRequest>>, Problem>,
 ) -> Result<Response, Problem> {
-    let Json(Reasoned { reason, body }) = body?;
+    let Body(Reasoned { reason, body }) = body?;
     visible(&caller, &name)?;
     let act = Act::new(&caller, "repository.check", name.as_str()).noting(reason)?;
     let (jobs, of) = (Arc::clone(&console.jobs), name.clone());
@@ -58,7 +63,7 @@ pub(crate) async fn check(
 pub(crate) async fn stop_upkeep(
     State(console): State<Arc<Console>>,
     Extension(caller): Extension<Caller>,
-    Path(name): Path<String>,
+    At(name): At,
 ) -> Result<Response, Problem> {
     visible(&caller, &name)?;
     let act = Act::new(&caller, "repository.stop", name.as_str());

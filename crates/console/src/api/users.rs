@@ -2,10 +2,11 @@ use std::sync::Arc;
 
 use axum::{
     Extension, Json,
-    extract::{Path, State, rejection::JsonRejection},
+    extract::State,
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
@@ -13,15 +14,17 @@ use crate::{
     Console, Problem,
     act::Act,
     auth::{self, Caller},
+    given::{At, Body},
+    tag::{self, Seen},
     users::{Role, Scope, Totp, UserError, UserView, Users},
 };
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(crate) struct UserList {
     users: Vec<UserView>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewUser {
     name: String,
@@ -31,7 +34,7 @@ pub(crate) struct NewUser {
     scope: Scope,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Grant {
     role: Role,
@@ -39,21 +42,21 @@ pub(crate) struct Grant {
     scope: Scope,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewPassword {
     password: String,
     current: Option<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(crate) struct TotpView {
     /// Base32, as authenticator apps take it.
     secret: String,
     uri: String,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Code {
     code: String,
@@ -68,21 +71,26 @@ pub(crate) async fn users(State(console): State<Arc<Console>>) -> Json<UserList>
 pub(crate) async fn user(
     State(console): State<Arc<Console>>,
     Extension(caller): Extension<Caller>,
-    Path(name): Path<String>,
+    At(name): At,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
     if name != caller.user {
         caller.has(Role::Admin)?;
     }
-    Ok(tagged(StatusCode::OK, console.users.found(&name)?.view()))
+    let view = console.users.found(&name)?.view();
+    if tag::is_known(&headers, &version(&view)) {
+        return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, version(&view))]).into_response());
+    }
+    Ok(tagged(StatusCode::OK, view))
 }
 
 /// `POST /api/v1/users`
 pub(crate) async fn add_user(
     State(console): State<Arc<Console>>,
     Extension(caller): Extension<Caller>,
-    body: Result<Json<NewUser>, JsonRejection>,
+    body: Result<Body<NewUser>, Problem>,
 ) -> Result<Response, Problem> {
-    let Json(NewUser { name, password, role, scope }) = body?;
+    let Body(NewUser { name, password, role, scope }) = body?;
     let act = Act::new(&caller, "user.add", format!("{name} as {role}"));
     let console_ = Arc::clone(&console);
     let work = async move {
@@ -96,16 +104,16 @@ pub(crate) async fn add_user(
 pub(crate) async fn set_grant(
     State(console): State<Arc<Console>>,
     Extension(caller): Extension<Caller>,
-    Path(name): Path<String>,
+    At(name): At,
     headers: HeaderMap,
-    body: Result<Json<Grant>, JsonRejection>,
+    body: Result<Body<Grant>, Problem>,
 ) -> Result<Response, Problem> {
-    let Json(Grant { role, scope }) = body?;
-    let version = if_match(&headers)?;
+    let Body(Grant { role, scope }) = body?;
+    let seen = Seen::of(&headers);
     let act = Act::new(&caller, "user.grant", format!("{name} as {role}"));
     let console_ = Arc::clone(&console);
     let work = async move {
-        change(&console_, move |users| users.set_grant(&name, version, role, scope)).await
+        change(&console_, move |users| users.set_grant(&name, &seen, role, scope)).await
     };
     Ok(tagged(StatusCode::OK, console.act(act, work).await?))
 }
@@ -114,15 +122,15 @@ pub(crate) async fn set_grant(
 pub(crate) async fn remove_user(
     State(console): State<Arc<Console>>,
     Extension(caller): Extension<Caller>,
-    Path(name): Path<String>,
+    At(name): At,
     headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {
-    let version = if_match(&headers)?;
+    let seen = Seen::of(&headers);
     let act = Act::new(&caller, "user.remove", name.clone());
     let console_ = Arc::clone(&console);
     let work = async move {
         let removed = name.clone();
-        change(&console_, move |users| users.remove(&removed, version)).await?;
+        change(&console_, move |users| users.remove(&removed, &seen)).await?;
         console_.sessions.close_all(&name);
         Ok(StatusCode::NO_CONTENT)
     };
@@ -133,13 +141,13 @@ pub(crate) async fn remove_user(
 pub(crate) async fn set_password(
     State(console): State<Arc<Console>>,
     Extension(caller): Extension<Caller>,
-    Path(name): Path<String>,
-    body: Result<Json<NewPassword>, JsonRejection>,
+    At(name): At,
+    body: Result<Body<NewPassword>, Problem>,
 ) -> Result<StatusCode, Problem> {
     caller.in_person()?;
-    let Json(NewPassword { password, current }) = body?;
+    let Body(NewPassword { password, current }) = body?;
     if name == caller.user {
-        let current = current.ok_or_else(|| Problem::bad_request("send `current` too"))?;
+        let current = current.ok_or_else(|| Problem::refused("send `current` too"))?;
         auth::check_own_password(&console, &caller, current).await?;
     } else {
         caller.has(Role::Admin)?;
@@ -161,7 +169,7 @@ pub(crate) async fn set_password(
 pub(crate) async fn begin_totp(
     State(console): State<Arc<Console>>,
     Extension(caller): Extension<Caller>,
-    Path(name): Path<String>,
+    At(name): At,
 ) -> Result<(StatusCode, Json<TotpView>), Problem> {
     own(&caller, &name)?;
     let totp = Totp::new().map_err(|e| Problem::internal(&e))?;
@@ -177,11 +185,11 @@ pub(crate) async fn begin_totp(
 pub(crate) async fn confirm_totp(
     State(console): State<Arc<Console>>,
     Extension(caller): Extension<Caller>,
-    Path(name): Path<String>,
-    body: Result<Json<Code>, JsonRejection>,
+    At(name): At,
+    body: Result<Body<Code>, Problem>,
 ) -> Result<StatusCode, Problem> {
     own(&caller, &name)?;
-    let Json(Code { code }) = body?;
+    let Body(Code { code }) = body?;
     let act = Act::new(&caller, "user.totp.confirm", name);
     let console_ = Arc::clone(&console);
     let work = async move {
@@ -195,7 +203,7 @@ pub(crate) async fn confirm_totp(
 pub(crate) async fn remove_totp(
     State(console): State<Arc<Console>>,
     Extension(caller): Extension<Caller>,
-    Path(name): Path<String>,
+    At(name): At,
     headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {
     caller.in_person()?;
@@ -234,19 +242,9 @@ pub(super) async fn change<T: Send + 'static>(
 }
 
 fn tagged(status: StatusCode, user: UserView) -> Response {
-    (status, [(header::ETAG, format!("\"{}\"", user.version))], Json(user)).into_response()
+    (status, [(header::ETAG, version(&user))], Json(user)).into_response()
 }
 
-/// The version that the caller knows, if it says.
-fn if_match(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
-    let Some(value) = headers.get(header::IF_MATCH) else { return Ok(None) };
-    let text = value.to_str().unwrap_or_default();
-    if text == "*" {
-        return Ok(None);
-    }
-    let version = text.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
-    version
-        .and_then(|text| text.parse().ok())
-        .map(Some)
-        .ok_or_else(|| Problem::bad_request("If-Match takes one ETag as it was told, or *"))
+fn version(user: &UserView) -> String {
+    format!("\"{}\"", user.version)
 }

@@ -2,10 +2,11 @@ use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use axum::{
     Extension, Json,
-    extract::{ConnectInfo, State, rejection::JsonRejection},
+    extract::{ConnectInfo, State},
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -16,13 +17,14 @@ use super::{
 use crate::{
     Console, Problem,
     audit::Note,
+    given::Body,
     listen::ClientAddress,
     users::{ADMIN, NAME_MAX, Role, Scope},
 };
 
 /// Either the admin token or a user with its password, and the one-time code of whoever has a second
 /// factor.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct LogIn {
     token: Option<String>,
@@ -31,7 +33,7 @@ pub(crate) struct LogIn {
     totp: Option<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(crate) struct SessionView {
     user: String,
     role: Role,
@@ -51,10 +53,10 @@ pub(crate) async fn log_in(
     State(console): State<Arc<Console>>,
     ConnectInfo(client): ConnectInfo<ClientAddress>,
     headers: HeaderMap,
-    body: Result<Json<LogIn>, JsonRejection>,
+    body: Result<Body<LogIn>, Problem>,
 ) -> Result<Response, Problem> {
     own_page(&headers)?;
-    let Json(body) = body?;
+    let Body(body) = body?;
     let (from, now) = (client.0.ip(), Instant::now());
     if let Some(wait) = console.attempts.wait(from, now) {
         return Err(Problem::too_many_attempts(wait));

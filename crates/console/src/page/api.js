@@ -31,6 +31,18 @@ async function call(method, path, body, extra = {}) {
   throw new Failure(answer.status, document?.code ?? "error", document?.detail ?? `The appliance answered ${answer.status}.`);
 }
 
+// A list as a whole, part by part.
+async function whole(path, name) {
+  const all = await call("GET", path);
+  for (let next = all.next; next; ) {
+    const part = await call("GET", `${path}?cursor=${encodeURIComponent(next)}`);
+    all[name].push(...part[name]);
+    all.left_out = part.left_out;
+    next = part.next;
+  }
+  return all;
+}
+
 const batch = (id) => `/api/v1/batches/${encodeURIComponent(id)}`;
 const job = (id) => `/api/v1/jobs/${encodeURIComponent(id)}`;
 
@@ -45,9 +57,9 @@ export const api = {
   session: () => call("GET", "/api/v1/session"),
   logIn: (who) => call("POST", "/api/v1/session", who),
   logOut: () => call("DELETE", "/api/v1/session"),
-  points: () => call("GET", "/api/v1/points"),
+  points: () => whole("/api/v1/points", "points"),
   targets: () => call("GET", "/api/v1/targets"),
-  jobs: () => call("GET", "/api/v1/jobs"),
+  jobs: () => whole("/api/v1/jobs", "jobs"),
   exports: () => call("GET", "/api/v1/exports"),
   cache: () => call("GET", "/api/v1/cache"),
   repositories: () => call("GET", "/api/v1/repositories"),
@@ -75,7 +87,7 @@ export const api = {
   keep: (id, tags, why) => restore(`${job(id)}/keep`, { tags }, why),
   commit: (id, remove_original, why) => restore(`${job(id)}/finish`, { action: "commit", remove_original }, why),
   cancel: (id, why) => restore(`${job(id)}/cancel`, {}, why),
-  batches: () => call("GET", "/api/v1/batches"),
+  batches: () => whole("/api/v1/batches", "batches"),
   startBatch: (request, why) => restore("/api/v1/batches", request, why),
   cancelBatch: (id, why) => restore(`${batch(id)}/cancel`, {}, why),
   batchEvents: (id) => new EventSource(`${batch(id)}/events`),

@@ -1,13 +1,16 @@
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
 use rekindle_jobs::{JobView, TargetRef};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The name that a scope has for recoveries to NFS clients, which need no configured target.
 const EXPORT: &str = "export";
 
 /// What someone may do. Each may also do what those before it may.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     /// Looks at everything in scope.
@@ -48,7 +51,7 @@ impl FromStr for Role {
 
 /// Which repositories and targets someone deals with; absent means all of them, also those that come
 /// later.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Scope {
     /// Repositories by their configured name.
