@@ -456,6 +456,14 @@ pub(crate) struct RecoverArgs {
     /// Write the VM to where it stays, and run nothing.
     #[arg(long, conflicts_with_all = ["mount", "disk_only", "clients"])]
     pub(crate) full: bool,
+    /// Attach the disks to this VM of the target, which may run, until the job ends: name:NAME, uuid:UUID or moref:ID.
+    #[arg(
+        long,
+        value_name = "WHICH",
+        requires_all = ["disk_only", "target"],
+        conflicts_with_all = ["host", "to_datastore", "migration", "no_power_on"]
+    )]
+    pub(crate) attach_to: Option<String>,
     /// Only this disk, by its place (scsi0:1); may be given more than once.
     #[arg(long = "disk", value_name = "PLACE")]
     pub(crate) disks: Vec<String>,
@@ -489,8 +497,8 @@ pub(crate) struct RecoverArgs {
     /// When the migration starts [default: by itself to a datastore, at `finish` to a directory].
     #[arg(long, value_enum, value_name = "WHEN")]
     pub(crate) migration: Option<Migration>,
-    /// A live mount ends by itself after this many seconds.
-    #[arg(long, value_name = "SECONDS", requires = "mount")]
+    /// A live mount or attached disks end by themselves after this many seconds.
+    #[arg(long, value_name = "SECONDS")]
     pub(crate) expires_in_seconds: Option<u64>,
     /// Keep what the guest wrote for this long once the job is discarded or expires, for `undo`.
     #[arg(long, value_name = "SECONDS")]

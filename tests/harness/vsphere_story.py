@@ -233,6 +233,82 @@ def low_pause(folder, simulator):
     simulator.process.kill()
 
 
+def attach(folder, simulator):
+    """A backup's disk on a VM that runs: its guest reads and writes it, the daemon is killed while it is attached and while it is taken off, and the VM runs on as it was."""
+    config = configured(folder, simulator)
+    vmx, content = lay_down_backup(folder)
+    with Daemon(folder / "state", config=config) as daemon:
+        daemon.ingest(vmx)
+        target = {"kind": "vsphere", "name": "vcenter"}
+        first = daemon.api("POST", "recoveries", {"point": "web", "target": target, "migrate": {"datastore": simulator.local_datastore()["name"]}})["id"]
+        name = daemon.until_state(first, "completed", timeout=120)["name"]
+        own, before = bytes(content), simulator.vm(name)
+        expect("a VM runs that no job has", before["power"] == "poweredOn" and len(before["disks"]) == 1)
+        body = {"point": "web", "mode": "disk_only", "target": target, "attach_to": {"name": name}}
+
+        simulator.door("POST", f"/off-limits?vm={name}&why=encrypted")
+        refused(daemon, body, "vm_encrypted")
+        simulator.door("POST", f"/off-limits?vm={name}&why=consolidation")
+        refused(daemon, body, "vm_needs_consolidation")
+        simulator.door("POST", f"/off-limits?vm={name}&why=")
+        calls = simulator.state()["calls"]["ReconfigVM_Task"] if "ReconfigVM_Task" in simulator.state()["calls"] else 0
+        fault(simulator, method="ReconfigVM_Task", at="task", delay_ms=1500)
+        job = daemon.api("POST", "recoveries", body)["id"]
+        until("the host is asked to attach it", lambda: simulator.state()["calls"].get("ReconfigVM_Task", 0) > calls, 60)
+        daemon.kill()
+        daemon.start()
+        view = daemon.until_state(job, "serving")
+        attached = simulator.vm(name)
+        expect("after a SIGKILL on the way the VM has the disk once", len(attached["disks"]) == 2 and attached["tags"].get("rekindle.attached") == job)
+        expect("the timeline says where", any(event["what"] == f"scsi0:0 is attached to {name} as scsi0:1" for event in view["timeline"]))
+        expect("its guest reads what was backed up", read(simulator, name, len(content), disk=1) == bytes(content))
+        write(simulator, name, content, 4096, b"to the disk that came " * 5000, disk=1)
+        refused(daemon, body, "vm_taken")
+        daemon.kill()
+        daemon.start()
+        write(simulator, name, content, 20 << 20, b"after the daemon came back " * 2000, disk=1)
+        expect("after a SIGKILL it has all that its guest wrote", read(simulator, name, len(content), disk=1) == bytes(content))
+        expect("and its own disk is as it was", read(simulator, name, len(own)) == own)
+
+        calls = simulator.state()["calls"]["ReconfigVM_Task"]
+        fault(simulator, method="ReconfigVM_Task", at="task", delay_ms=1500)
+        daemon.command("finish", job, "discard")
+        until("the host is asked to take it off", lambda: simulator.state()["calls"]["ReconfigVM_Task"] > calls, 60)
+        daemon.kill()
+        daemon.start()
+        daemon.until_state(job, "completed")
+        as_before(daemon, simulator, name, before, own)
+        expect("the backup is as it was", again(daemon, simulator, body, name, len(own)) == own)
+        as_before(daemon, simulator, name, before, own)
+    simulator.process.kill()
+
+
+def again(daemon, simulator, body, name, length):
+    """What the disk is when it is attached anew, for a while."""
+    job = daemon.api("POST", "recoveries", {**body, "expires_in_seconds": 3600})["id"]
+    expect("it ends by itself", daemon.until_state(job, "serving")["expires_at"])
+    content = read(simulator, name, length, disk=1)
+    daemon.api("POST", f"jobs/{job}/extend", {"expires_in_seconds": 1})
+    view = daemon.until_state(job, "completed")
+    expect("and does so", view["outcome"] == "expired")
+    return content
+
+
+def as_before(daemon, simulator, name, before, own):
+    now = simulator.vm(name)
+    expect("the VM runs on with its own disk alone", now == before and read(simulator, name, len(own)) == own)
+    expect("no datastore and no export is left", not [one for one in simulator.state()["datastores"] if "nfs" in one] and daemon.api("GET", "exports")["exports"] == [])
+
+
+def refused(daemon, body, code):
+    try:
+        daemon.api("POST", "recoveries", body)
+    except RuntimeError as refusal:
+        expect(f"refused: {code}", code in str(refusal))
+    else:
+        raise AssertionError(f"accepted, and not refused as {code}")
+
+
 def fault(simulator, **rule):
     simulator.door("POST", "/fault", json.dumps(rule).encode())
 
@@ -250,13 +326,13 @@ def goes_back(daemon, simulator, job, name, content, code):
     expect("nothing is left on the datastore", list(Path(simulator.local_datastore()["dir"]).iterdir()) == [])
 
 
-def read(simulator, name, length):
+def read(simulator, name, length, disk=0):
     """The first bytes of a VM's disk, as its guest reads them."""
-    return simulator.door("GET", f"/guest?vm={name}&disk=0&offset=0&length={length}")
+    return simulator.door("GET", f"/guest?vm={name}&disk={disk}&offset=0&length={length}")
 
 
-def write(simulator, name, content, offset, data):
-    simulator.door("PUT", f"/guest?vm={name}&disk=0&offset={offset}", data)
+def write(simulator, name, content, offset, data, disk=0):
+    simulator.door("PUT", f"/guest?vm={name}&disk={disk}&offset={offset}", data)
     content[offset:offset + len(data)] = data
 
 

@@ -129,6 +129,10 @@ class Admin(Handler):
     def POST_guests(self, api, query):
         api.deaf_guests = query["answer"] == "no"
 
+    def POST_off_limits(self, api, query):
+        vm = next(vm for vm in api.vms.links["childEntity"] if vm.name == query["vm"])
+        vm.encrypted, vm.wants_consolidation = query.get("why") == "encrypted", query.get("why") == "consolidation"
+
     def disk(self, api, query):
         vm = next(vm for vm in api.vms.links["childEntity"] + [None] if vm is None or vm.name == query["vm"])
         if vm is None or not vm.on:

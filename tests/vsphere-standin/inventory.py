@@ -168,7 +168,8 @@ class Vm(Managed):
             except (OSError, NfsError, Fault):
                 pass  # found at power on, as on a real host
         self.bios_uuid = re.sub("[^0-9a-f]", "", vmx.get("uuid.bios", "").lower()) or self.uuid
-        self.pool, self.extra_config = None, {}
+        self.pool, self.extra_config, self.modes, self.changes = None, {}, {}, 0
+        self.encrypted = self.wants_consolidation = False
         self.open_disks, self.extra, self.locks = [], [], []
         self.busy, self.io = threading.Lock(), threading.Lock()
         self.question, self.asked, self.labels, self.answers = None, "", [], queue.Queue()
@@ -213,7 +214,7 @@ class Vm(Managed):
     def controllers(self):
         """By name (scsi0): kind, bus number and key."""
         kinds = {"scsi": "ParaVirtualSCSIController", "sata": "VirtualAHCIController", "ide": "VirtualIDEController", "nvme": "VirtualNVMEController"}
-        names = sorted({place.split(":")[0] for place in self.places})
+        names = sorted({place.split(":")[0] for place in self.places} or {"scsi0"})
         return {name: (kinds[name.rstrip("0123456789")], name.lstrip("scidevmnat"), 1000 + n) for n, name in enumerate(names)}
 
     def device_keys(self):
@@ -222,16 +223,21 @@ class Vm(Managed):
             kind, bus, _ = self.controllers()[place.split(":")[0]]
             yield f"{kind}{bus}:{place.split(':')[1]}"
 
+    def disk_key(self, n):
+        """As a host makes it: of the disk's place, so that it stays when another goes."""
+        name, unit = self.places[n].split(":")
+        return 2000 + 16 * (self.controllers()[name][2] - 1000) + int(unit)
+
     def hardware(self):
         devices = [n.xml() for n in self.nics]
         controllers = self.controllers()
-        devices += [f'<VirtualDevice xsi:type="{kind}"><key>{key}</key><busNumber>{bus}</busNumber></VirtualDevice>' for kind, bus, key in controllers.values()]
+        devices += [f'<VirtualDevice xsi:type="{kind}"><key>{key}</key><busNumber>{bus}</busNumber><scsiCtlrUnitNumber>7</scsiCtlrUnitNumber></VirtualDevice>' for kind, bus, key in controllers.values()]
         for n, path in enumerate(self.disks):
             size = self.capacity.get(path, 0)
             devices.append(
-                f'<VirtualDevice xsi:type="VirtualDisk"><key>{2000 + n}</key><deviceInfo><label>Hard disk {n + 1}</label></deviceInfo>'
+                f'<VirtualDevice xsi:type="VirtualDisk"><key>{self.disk_key(n)}</key><deviceInfo><label>Hard disk {n + 1}</label></deviceInfo>'
                 f'<backing xsi:type="VirtualDiskFlatVer2BackingInfo"><fileName>[{escape(self.store(path).name)}] {escape(self.place(path)[1])}</fileName>'
-                f'{ref_xml("datastore", self.store(path))}<diskMode>persistent</diskMode>{self.parent_xml(path)}</backing>'
+                f'{ref_xml("datastore", self.store(path))}<diskMode>{self.modes.get(path, "persistent")}</diskMode>{self.parent_xml(path)}</backing>'
                 f"<controllerKey>{controllers[self.places[n].split(':')[0]][2]}</controllerKey><unitNumber>{self.places[n].split(':')[1]}</unitNumber>"
                 f"<capacityInKB>{size // 1024}</capacityInKB><capacityInBytes>{size}</capacityInBytes></VirtualDevice>")
         return "".join(devices)
@@ -250,6 +256,8 @@ class Vm(Managed):
         found = super().properties() | {
             "runtime.powerState": ("VirtualMachinePowerState", "poweredOn" if self.on else "poweredOff"),
             "runtime.host": self.host, "datastore": refs(self.stores()),
+            "config.changeVersion": text(str(self.changes)), "config.template": flag(False), "config.keyId": None,
+            "runtime.connectionState": ("VirtualMachineConnectionState", "connected"), "runtime.consolidationNeeded": flag(self.wants_consolidation),
             "config.files.vmPathName": text(self.vmx_path), "config.instanceUuid": text(self.uuid), "config.uuid": text(self.bios_uuid),
             "resourcePool": self.pool,
             "config.extraConfig": ("ArrayOfOptionValue", "".join(
@@ -259,6 +267,8 @@ class Vm(Managed):
             "guest.toolsRunningStatus": text("guestToolsRunning" if self.on else "guestToolsNotRunning"), "runtime.question": None,
             "guestHeartbeatStatus": ("ManagedEntityStatus", "green" if self.on else "gray"), "guest.ipAddress": text("192.0.2.10") if self.on else None,
         }
+        if self.encrypted:
+            found["config.keyId"] = ("CryptoKeyId", "<keyId>key</keyId>")
         if self.snapshots:
             tree = ""
             for snapshot in reversed(self.snapshots):

@@ -442,6 +442,10 @@ class Api(Leases, Deltas):
     def ReconfigVM_Task(self, this, args):
         def work(task):
             name = args.findtext("spec/name")
+            version = args.findtext("spec/changeVersion")
+            if version and version != str(this.changes):
+                raise Fault("ConcurrentAccess", "The resource has been changed since it was read.")
+            this.changes += 1
             with self.lock:
                 if name and any(vm.name == name for vm in self.vms.links["childEntity"] if vm is not this):
                     raise Fault("DuplicateName", f"The name '{name}' already exists.")
@@ -452,6 +456,9 @@ class Api(Leases, Deltas):
                 if value:
                     this.extra_config[key] = value
             for change in args.findall("spec/deviceChange"):
+                if (change.find("device").get("{http://www.w3.org/2001/XMLSchema-instance}type") or "").endswith("VirtualDisk"):
+                    self.change_disk(this, change)
+                    continue
                 nic = next((n for n in this.nics if str(n.key) == change.findtext("device/key")), None)
                 if nic is None:
                     raise Fault("InvalidDeviceSpec", "Invalid configuration for device '0'.")
@@ -464,6 +471,44 @@ class Api(Leases, Deltas):
                 nic.network, nic.start_connected = network, change.findtext("device/connectable/startConnected") == "true"
 
         return self.start("ReconfigVM_Task", this, work)
+
+    def change_disk(self, vm, change):
+        """A disk comes or goes, while the VM runs or not. One that comes is opened; the files of one that goes stay."""
+        if change.findtext("operation") == "remove":
+            n = next((n for n in range(len(vm.disks)) if str(vm.disk_key(n)) == change.findtext("device/key")), None)
+            if n is None or change.findtext("fileOperation"):
+                raise Fault("InvalidDeviceSpec", "Invalid configuration for device '0'.")
+            with vm.io:
+                path = vm.disks.pop(n)
+                vm.places.pop(n)
+                vm.capacity.pop(path, None)
+                vm.modes.pop(path, None)
+                if vm.on:
+                    for _, _, file in vm.open_disks.pop(n).files:
+                        file.close()
+            return
+        store, file = split_path(change.findtext("device/backing/fileName"))
+        if all(d.name != store for d in self.host.links["datastore"]):
+            raise Fault("InvalidDatastore", f"Invalid datastore '{store}'.")
+        path = vm.as_named(f"/vmfs/volumes/{store}/{file}")
+        name = next((name for name, (_, _, key) in vm.controllers().items() if str(key) == change.findtext("device/controllerKey")), None)
+        place = f"{name}:{change.findtext('device/unitNumber')}"
+        if name is None or place in vm.places or path in vm.disks or place.endswith(":7"):
+            raise Fault("InvalidDeviceSpec", "Invalid configuration for device '0'.")
+        try:
+            disk = open_disk(vm.place, path)
+            disk.read(0, min(64 << 10, disk.size))
+        except (OSError, NfsError) as error:
+            raise file_fault(error, path)
+        with vm.io:
+            vm.disks.append(path)
+            vm.places.append(place)
+            vm.capacity[path], vm.modes[path] = disk.size, change.findtext("device/backing/diskMode")
+            if vm.on:
+                vm.open_disks.append(disk)
+            else:
+                for _, _, file in disk.files:
+                    file.close()
 
     # ----- storage migration
 

@@ -51,6 +51,9 @@ pub(super) fn request(args: &RecoverArgs) -> Result<Value, Failure> {
     for (key, value) in hardware::keys(&args.hardware)? {
         set(key, Some(value));
     }
+    if let Some(which) = &args.attach_to {
+        set("attach_to", Some(in_place::vm("--attach-to", which)?));
+    }
     if let Some(in_place) = in_place::key(&args.in_place)? {
         set("in_place", Some(in_place));
     }

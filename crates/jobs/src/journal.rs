@@ -55,7 +55,7 @@ pub(crate) struct Record {
     pub(crate) pause_ms: Option<u64>,
     /// The VM's id at the host, once registered.
     pub(crate) host_vm: Option<String>,
-    /// The VM that steps aside for it, as it stood when it was found.
+    /// The VM that steps aside for it or has its disks, as it stood when it was found.
     #[serde(default)]
     pub(crate) original: Option<OriginalVm>,
     /// A recovery in place is committed; whether the original is to be removed.

@@ -9,6 +9,7 @@
 //!     ◄── watch: JobView ──┼──────────────    ├─ steps   admit open overlay export files
 //!                          └── begun, done ── │          mount register power_on
 //!                                             ├─ in place  identify halt set_aside … commit
+//!                                             ├─ disks   identify attach
 //!                                             ├─ boot    replay, record
 //!                                             ├─ pause   branch clone compare stop hand_over start
 //!                                             └─ mover   warm relocate depart

@@ -21,8 +21,10 @@ pub enum Step {
     Mount,
     /// Make a directory on another datastore for what the guest writes.
     Redirect,
-    /// Find the VM that is to step aside, and note how it stands.
+    /// Find the VM that is to step aside or to get the disks, and note how it stands.
     Identify,
+    /// Attach the disks to that VM.
+    Attach,
     /// Shut that VM down.
     Halt,
     /// Give it another name.
@@ -69,7 +71,7 @@ pub enum Step {
 
 impl Step {
     /// Every step.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::Admit,
         Self::Open,
         Self::Overlay,
@@ -78,6 +80,7 @@ impl Step {
         Self::Mount,
         Self::Redirect,
         Self::Identify,
+        Self::Attach,
         Self::Halt,
         Self::SetAside,
         Self::Register,
@@ -110,7 +113,7 @@ impl Step {
             Self::Stop | Self::HandOver | Self::Start => true,
             Self::Admit | Self::Open | Self::Overlay | Self::Export | Self::Files => false,
             Self::Mount | Self::Redirect | Self::Register | Self::Snapshot | Self::PowerOn => false,
-            Self::Identify | Self::Halt | Self::SetAside => false,
+            Self::Identify | Self::Attach | Self::Halt | Self::SetAside => false,
         }
     }
 
@@ -125,6 +128,7 @@ impl Step {
             Self::Mount => "mount",
             Self::Redirect => "redirect",
             Self::Identify => "identify",
+            Self::Attach => "attach",
             Self::Halt => "halt",
             Self::SetAside => "set_aside",
             Self::Register => "register",

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{JobError, JobId};
 
+mod attach;
 mod cut_over;
 mod from_job;
 mod hardware;
@@ -112,6 +113,10 @@ pub struct RecoveryRequest {
     /// recovery on vSphere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub in_place: Option<InPlace>,
+    /// Attaches the disks to this VM of the target, which may run, instead of a VM of their own; for disks alone on vSphere.
+    /// They are detached when the job ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attach_to: Option<OriginalRef>,
     /// Whether the VM keeps its identity; by default a live recovery does and a live mount gets
     /// a new one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -131,7 +136,7 @@ pub enum Mode {
     /// Ends discarded, by request or by itself at a time limit.
     LiveMount,
     /// As a live recovery, of disks in a VM that is as small as can be: 100 MB of memory, one
-    /// processor, one video card, no network. Attach them to the VM that needs them.
+    /// processor, one video card, no network; or on a VM that is there, see `attach_to`.
     DiskOnly,
     /// The VM is written to where it stays and never runs from the export.
     FullRestore,
@@ -269,6 +274,7 @@ impl RecoveryRequest {
         }
         self.validate_end()?;
         self.validate_in_place()?;
+        self.validate_attach()?;
         self.validate_cut_over()?;
         match &self.networks {
             Some(Networks::Map(map)) => networks(map),
@@ -315,10 +321,11 @@ impl RecoveryRequest {
         }
         match (self.mode, self.expires_in_seconds) {
             (Mode::LiveMount, Some(seconds)) => expiry(seconds),
+            (Mode::DiskOnly, Some(_)) if self.attach_to.is_some() => Ok(()),
             (Mode::LiveRecovery | Mode::DiskOnly | Mode::FullRestore, Some(_)) => {
                 Err(JobError::refused(
                     "recovery_does_not_expire",
-                    "only a live mount expires; ask for mode live_mount",
+                    "only a live mount and attached disks expire; ask for mode live_mount",
                 ))
             }
             (_, None) => Ok(()),

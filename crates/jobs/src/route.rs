@@ -21,6 +21,10 @@ impl RecoveryRequest {
                     // As late as can be: until the recovered VM runs, neither does.
                     steps.extend([Step::Identify, Step::Halt, Step::SetAside]);
                 }
+                if self.attach_to.is_some() {
+                    steps.extend([Step::Identify, Step::Attach]);
+                    return steps;
+                }
                 steps.push(Step::Register);
                 steps.extend(self.redo_datastore.iter().map(|_| Step::Snapshot));
                 if self.power_on() {

@@ -1,6 +1,7 @@
 //! What each step of a job does, and how it is taken back. Every function here may be called again
 //! after it was cut short anywhere.
 
+mod attach;
 mod cutover;
 pub(crate) mod export;
 pub(crate) mod files;
@@ -40,7 +41,7 @@ pub(crate) struct Status {
 pub(crate) struct Found {
     pub(crate) datastore: Option<String>,
     pub(crate) host_vm: Option<String>,
-    /// The VM that is to step aside, as it stood.
+    /// The VM that is to step aside or to get the disks, as it stood.
     pub(crate) original: Option<OriginalVm>,
     /// A migration that was given up had come to its end all the same, and goes on.
     pub(crate) arrived: bool,
@@ -82,6 +83,7 @@ impl Work<'_> {
             Step::Mount => self.mount().await,
             Step::Redirect => self.redirect().await,
             Step::Identify => self.identify().await,
+            Step::Attach => self.attach().await,
             Step::Halt => self.halt().await,
             Step::SetAside => self.set_aside().await,
             Step::Register => self.register().await,
@@ -115,6 +117,7 @@ impl Work<'_> {
             Step::Files => self.remove_files().await?,
             Step::Mount => self.unmount().await?,
             Step::Redirect => return self.remove_redirection().await,
+            Step::Attach => self.detach().await?,
             Step::Halt => self.wake().await?,
             Step::SetAside => return self.put_back().await,
             Step::Register => self.unregister().await?,

@@ -1,6 +1,7 @@
 //! The hosts that VMs run on, as a job needs them.
 
 mod aside;
+mod attach;
 #[cfg(test)]
 pub(crate) mod fake;
 mod low_pause;

@@ -1,5 +1,6 @@
 //! Jobs on real repositories, disks, caches and exports in a directory of their own.
 
+mod attach;
 mod batches;
 mod beside;
 mod boot;

@@ -7,6 +7,7 @@
 //!  export                                                             what a backup wants: disks and files of a VM
 //!  files disk_copy                                                    files and disks of datastores, read, written, copied
 //!  aside                                                              a VM that makes room for another: found, renamed, put back
+//!  attach                                                             disks of ours on a VM that is not: attached, detached
 //!      └─────────┴────────┴─────┴────┴──────┴────────┴───────┘
 //!                  task   property                        tasks are followed, objects read and watched
 //!                     session                             log in, once more when the server forgot us
@@ -44,6 +45,7 @@
 //! [`Limits::patience`] says, except by [`Vsphere::connect`].
 
 mod aside;
+mod attach;
 mod datastore;
 mod directory;
 mod disk_copy;
@@ -71,6 +73,7 @@ mod xml;
 use std::sync::Arc;
 
 pub use aside::{Standing, VmRef};
+pub use attach::{Attached, NewDisk, off_limits};
 pub use datastore::{Datastore, NasExport};
 pub use endpoint::{Endpoint, Limits, Trust};
 pub use error::VsphereError;

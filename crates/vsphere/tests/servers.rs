@@ -7,6 +7,8 @@
 mod alone;
 #[path = "servers/aside.rs"]
 mod aside;
+#[path = "servers/attach.rs"]
+mod attach;
 #[path = "servers/hostile.rs"]
 mod hostile;
 #[path = "servers/process.rs"]

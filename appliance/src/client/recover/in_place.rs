@@ -8,15 +8,8 @@ use crate::{cli::InPlaceArgs, exit::Failure};
 pub(super) fn key(args: &InPlaceArgs) -> Result<Option<Value>, Failure> {
     let Some(which) = &args.in_place else { return Ok(None) };
     let mut key = json!({});
-    match which.split_once(':') {
-        _ if which.is_empty() => {}
-        Some((how @ ("name" | "uuid" | "moref"), value)) if !value.is_empty() => {
-            key["original"] = json!({ how: value });
-        }
-        _ => {
-            let message = format!("--in-place={which}: name:NAME, uuid:UUID or moref:ID");
-            return Err(Failure::refused(message));
-        }
+    if !which.is_empty() {
+        key["original"] = vm("--in-place", which)?;
     }
     if let Some(seconds) = args.shut_down_seconds {
         key["shut_down_seconds"] = seconds.into();
@@ -25,6 +18,16 @@ pub(super) fn key(args: &InPlaceArgs) -> Result<Option<Value>, Failure> {
         key["suffix"] = suffix.as_str().into();
     }
     Ok(Some(key))
+}
+
+/// A VM of the target as `option` tells it.
+pub(super) fn vm(option: &str, which: &str) -> Result<Value, Failure> {
+    match which.split_once(':') {
+        Some((how @ ("name" | "uuid" | "moref"), value)) if !value.is_empty() => {
+            Ok(json!({ how: value }))
+        }
+        _ => Err(Failure::refused(format!("{option}={which}: name:NAME, uuid:UUID or moref:ID"))),
+    }
 }
 
 #[cfg(test)]

@@ -383,6 +383,11 @@ pub(super) fn in_scope(
             "for you only the VM with the backed-up VM's name steps aside: leave out `original`",
         ));
     }
+    if request.attach_to.is_some() {
+        return Err(Problem::forbidden(
+            "for you disks are not attached to a VM of the target: leave out `attach_to`",
+        ));
+    }
     if request.repository.is_none() && known.len() == 1 {
         request.repository = known.first().cloned();
     }
@@ -411,6 +416,14 @@ mod tests {
         assert!(in_scope(told.clone(), &Scope::default()).is_ok());
         assert_eq!(in_scope(told, &some).err().unwrap().code, "forbidden");
         assert!(in_scope(in_place("{}"), &some).is_ok());
+        let mut attached = in_place("{}");
+        (attached.in_place, attached.attach_to) = (None, told_by_name());
+        assert!(in_scope(attached.clone(), &Scope::default()).is_ok());
+        assert_eq!(in_scope(attached, &some).err().unwrap().code, "forbidden");
+    }
+
+    fn told_by_name() -> Option<rekindle_jobs::OriginalRef> {
+        Some(rekindle_jobs::OriginalRef::Name("web".into()))
     }
 
     #[test]

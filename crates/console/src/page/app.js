@@ -251,6 +251,16 @@ function finish(job, how) {
     });
     return;
   }
+  if (how === "discard" && job.request.attach_to) {
+    const { name, uuid, moref } = job.request.attach_to;
+    confirm({
+      title: `Detach ${job.name}?`, yes: "Detach and discard", danger: true,
+      text: `The VM ${name ?? uuid ?? moref} loses the disks while it runs: unmount them in it first. Everything that was written to them is lost. The recovery point stays as it is.`,
+      fields: whyFields(),
+      act: (why) => api.finish(job.id, "discard", undefined, why).then(refresh),
+    });
+    return;
+  }
   if (how === "discard") {
     confirm({
       title: `Discard ${job.name}?`, yes: "Discard", danger: true,

@@ -74,11 +74,15 @@ function adapt() {
   const form = new FormData($("recover-form"));
   const exported = form.get("target") === "export";
   const mount = form.get("mode") === "live_mount";
+  const disks = form.get("mode") === "disk_only";
+  const attached = disks && !exported && Boolean(String(form.get("attach_to") ?? "").trim());
   $("recover-clients-row").hidden = !exported;
+  $("recover-disks-row").hidden = !disks;
+  $("recover-attach-row").hidden = !disks || exported;
   $("recover-expiry-row").hidden = !mount;
-  $("recover-migrate-row").hidden = mount;
-  $("recover-in-place-row").hidden = exported || mount;
-  $("recover-name").disabled = !exported && !mount && Boolean(form.get("in_place"));
+  $("recover-migrate-row").hidden = mount || attached;
+  $("recover-in-place-row").hidden = exported || mount || disks;
+  $("recover-name").disabled = !exported && !mount && !disks && Boolean(form.get("in_place"));
   $("recover-migrate-label").textContent = exported ? "Move to directory" : "Move to datastore";
   $("recover-migrate-hint").textContent = exported
     ? "A directory on the appliance, absent or empty. May be left until you migrate."
@@ -96,9 +100,12 @@ function request() {
     ? { kind: "export", clients: text("clients").split(/[\s,;]+/).filter(Boolean) }
     : { kind: "vsphere", name: String(form.get("target")).slice("vsphere ".length) };
   if (text("name")) body.name = text("name");
-  if (!exported && !mount && text("in_place")) body.in_place = text("in_place") === "gently" ? { shut_down_seconds: 300 } : {};
+  const disks = form.get("mode") === "disk_only";
+  if (disks && text("disks")) body.disks = text("disks").split(/[\s,;]+/).filter(Boolean);
+  if (disks && !exported && text("attach_to")) body.attach_to = { name: text("attach_to") };
+  if (!exported && !mount && !disks && text("in_place")) body.in_place = text("in_place") === "gently" ? { shut_down_seconds: 300 } : {};
   if (mount) body.expires_in_seconds = Number(form.get("expiry"));
-  else if (text("migrate")) body.migrate = exported ? { directory: text("migrate") } : { datastore: text("migrate") };
+  else if (text("migrate") && !body.attach_to) body.migrate = exported ? { directory: text("migrate") } : { datastore: text("migrate") };
   return body;
 }
 

@@ -41,14 +41,15 @@ export function stateChip(job) {
 
 // `acts`: { finish(job, how), cancel(job), keep(job), copy(job) }, absent for who may only look. `rates`: its rates of late.
 export function jobCard(job, acts, rates = []) {
-  const kind = job.request.mode === "live_mount" ? "Live mount" : job.request.in_place ? "Recovery in place" : "Live recovery";
+  const kinds = { live_mount: "Live mount", disk_only: "Disks alone", full_restore: "Full restore" };
+  const kind = kinds[job.request.mode] ?? (job.request.in_place ? "Recovery in place" : "Live recovery");
   const from = job.request.from_job ? `, as job ${job.request.from_job} had it` : "";
   const tone = job.state === "stuck" || job.state === "failed" ? "bad" : job.state === "serving" ? "live" : "";
   return h("article", { class: `card ${tone}`, "data-key": job.id, "aria-label": `Job ${job.id}, ${job.name}, ${stateText(job)}` },
     h("div", { class: "row" },
       h("div", { class: "grow" },
         h("h2", {}, job.name),
-        h("p", { class: "muted" }, `${kind} of ${job.vm}${from} · `, target(job.request.target), " · ", h("code", {}, job.id))),
+        h("p", { class: "muted" }, `${kind} of ${job.vm}${from}${attachedTo(job)} · `, target(job.request.target), " · ", h("code", {}, job.id))),
       stateChip(job),
       h("div", { class: "actions" }, acts ? buttons(job, acts) : null)),
     job.waits_for && h("p", { class: "note-box" }, `Waits for ${job.waits_for}`),
@@ -76,6 +77,11 @@ export function jobCard(job, acts, rates = []) {
 // A migration that stops the guest for a moment, rather than hold its writes.
 const stops = (job) => job.steps.some((one) => one.name === "hand_over");
 
+function attachedTo(job) {
+  const vm = job.request.attach_to;
+  return vm ? ` for the VM ${vm.name ?? vm.uuid ?? vm.moref}` : "";
+}
+
 function target(to) {
   if (to.kind === "vsphere") return to.host ? `on ${to.name}, host ${to.host}` : `on ${to.name}`;
   return `export to ${(to.clients ?? []).join(", ")}`;
@@ -92,7 +98,7 @@ function buttons(job, acts) {
       h("button", { type: "button", class: "danger", "aria-label": label("Put the original back"), onclick: () => acts.finish(job, "discard") }, "Put the original back…"),
     ];
   }
-  if (job.state === "serving" && job.request.mode !== "live_mount") {
+  if (job.state === "serving" && job.request.mode !== "live_mount" && !job.request.attach_to) {
     can.push(h("button", { type: "button", class: "primary", "aria-label": label("Migrate"), onclick: () => acts.finish(job, "migrate") }, "Migrate…"));
   }
   if ((job.state === "serving" || job.state === "kept") && ["live_mount", "live_recovery"].includes(job.request.mode)) {

@@ -19,6 +19,12 @@ impl Driver {
                 "a live mount ends discarded; recover with mode live_recovery to migrate",
             ));
         }
+        if self.record.request.attach_to.is_some() {
+            return Err(JobError::conflict(
+                "attached_is_not_migrated",
+                "attached disks end detached and discarded; recover them without attach_to to migrate",
+            ));
+        }
         let to = to.or_else(|| self.record.request.migrate.clone()).ok_or_else(|| {
             JobError::refused(
                 "destination_missing",

@@ -138,8 +138,8 @@ impl Driver {
     }
 
     fn extend(&mut self, seconds: u64) -> Result<(), JobError> {
-        if self.record.request.mode != Mode::LiveMount {
-            let message = "only a live mount has a time limit";
+        if !self.record.request.may_expire() {
+            let message = "only a live mount and attached disks have a time limit";
             return Err(JobError::conflict("recovery_does_not_expire", message));
         }
         let now = Timestamp::now();

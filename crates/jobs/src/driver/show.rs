@@ -123,7 +123,10 @@ fn url(server: &str, path: &str, folder: &str) -> String {
 
 fn files(record: &Record) -> Vec<ExportedFile> {
     let stem = &record.place.folder;
-    let mut files = vec![file(format!("{stem}.vmx"), FileKind::Vmx, None)];
+    let mut files = Vec::new();
+    if record.request.attach_to.is_none() {
+        files.push(file(format!("{stem}.vmx"), FileKind::Vmx, None));
+    }
     if record.nvram {
         files.push(file(format!("{stem}.nvram"), FileKind::Nvram, None));
     }

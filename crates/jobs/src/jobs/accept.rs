@@ -211,8 +211,9 @@ impl Jobs {
             failure::blocking(move || check_directory(&path, &own)).await?;
         }
         self.check_space(self.reserve(request, &repository, &point)?)?;
+        let chosen = point.disks.iter().filter(|disk| is_chosen(request, &disk.key)).count();
         let OnTarget { clients, mount, original } =
-            self.check_target(request, &point.vm.name).await?;
+            self.check_target(request, &point.vm.name, chosen).await?;
         Ok(Checked { repository, point, clients, mount, original })
     }
 
@@ -280,7 +281,9 @@ impl Jobs {
         request: &RecoveryRequest,
         now: Timestamp,
     ) -> Result<Option<Timestamp>, JobError> {
-        if request.mode != Mode::LiveMount {
+        // What hangs on a VM of somebody's stays until somebody says so, or has said for how long.
+        let hangs = request.attach_to.is_some() && request.expires_in_seconds.is_none();
+        if !request.may_expire() || hangs {
             return Ok(None);
         }
         let default = self.env.config.mount_expires.as_secs();

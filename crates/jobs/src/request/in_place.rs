@@ -27,7 +27,7 @@ pub struct InPlace {
     pub suffix: Option<String>,
 }
 
-/// How the original is told.
+/// How a VM of the target is told.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OriginalRef {
@@ -63,12 +63,7 @@ impl RecoveryRequest {
 
 impl InPlace {
     fn validate(&self) -> Result<(), JobError> {
-        match &self.original {
-            Some(OriginalRef::Name(name)) => text("in_place.original.name", name)?,
-            Some(OriginalRef::Uuid(uuid)) => text("in_place.original.uuid", uuid)?,
-            Some(OriginalRef::Moref(moref)) => text("in_place.original.moref", moref)?,
-            None => {}
-        }
+        self.original.as_ref().map_or(Ok(()), |vm| vm.validate("in_place.original"))?;
         if self.shut_down_seconds.is_some_and(|s| !(1..=SHUT_DOWN_MAX_SECONDS).contains(&s)) {
             let message = format!("shut_down_seconds must be from 1 to {SHUT_DOWN_MAX_SECONDS}");
             return Err(JobError::refused("bad_in_place", message));

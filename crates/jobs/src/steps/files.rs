@@ -95,6 +95,9 @@ pub(crate) fn small_files(
     point: &PointManifest,
     record: &Record,
 ) -> Result<(Vec<SmallFile>, Vec<String>), JobError> {
+    if record.request.attach_to.is_some() {
+        return Ok((descriptors(point, record, |disk| disk.size), Vec::new()));
+    }
     let stem = &record.place.folder;
     let rewrite = Rewrite {
         name: &record.name,

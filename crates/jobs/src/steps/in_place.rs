@@ -25,7 +25,7 @@ impl Work<'_> {
     }
 
     /// The original as it stood when it was found.
-    fn original(&self) -> Result<&OriginalVm, JobError> {
+    pub(super) fn original(&self) -> Result<&OriginalVm, JobError> {
         self.record.original.as_ref().ok_or_else(|| JobError::Corrupt {
             what: "read the job's journal".into(),
             source: anyhow::anyhow!("a step of a recovery in place, and no original"),
@@ -42,8 +42,12 @@ impl Work<'_> {
     }
 
     pub(super) async fn identify(&mut self) -> Result<Found, JobError> {
+        if let Some(vm) = &self.record.request.attach_to {
+            return self.identify_other(vm).await;
+        }
         let (link, _, _) = self.link()?;
-        let found = link.find_original(&self.in_place(), &self.record.vm).await?.vm;
+        let in_place = self.in_place();
+        let found = link.find_original(in_place.original.as_ref(), &self.record.vm).await?.vm;
         if found.name != self.record.name {
             let message = format!("the original was {} and is {}", self.record.name, found.name);
             return Err(JobError::conflict("original_changed", message));

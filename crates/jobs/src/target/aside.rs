@@ -5,9 +5,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::Link;
-use crate::{InPlace, JobError};
+use crate::{JobError, OriginalRef};
 
-/// A VM that is to step aside, as it stood when it was found: what it goes back to.
+/// A VM that is to step aside or to get disks, as it stood when it was found: what it goes back to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct OriginalVm {
     /// The host's id of it.
@@ -36,22 +36,22 @@ macro_rules! to_host {
 }
 
 impl Link {
-    /// The VM that is to step aside: as the request tells it, or the one with the backed-up VM's name.
+    /// The VM that is told so, or else the one with the backed-up VM's name.
     pub(crate) async fn find_original(
         &self,
-        in_place: &InPlace,
+        original: Option<&OriginalRef>,
         backed_up: &str,
     ) -> Result<FoundOriginal, JobError> {
-        to_host!(self, link => link.find_original(in_place, backed_up).await)
+        to_host!(self, link => link.find_original(original, backed_up).await)
     }
 
     /// The same, where a person waits for the answer.
     pub(crate) async fn look_for_original(
         &self,
-        in_place: &InPlace,
+        original: Option<&OriginalRef>,
         backed_up: &str,
     ) -> Result<FoundOriginal, JobError> {
-        super::vsphere::in_time(self.find_original(in_place, backed_up)).await
+        super::vsphere::in_time(self.find_original(original, backed_up)).await
     }
 
     /// Has it off: by its guest within that time if there is one, or else by its power. Whether its guest did it.

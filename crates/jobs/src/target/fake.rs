@@ -6,6 +6,7 @@ use parking_lot::Mutex;
 use rekindle_vsphere::{GuestView, Heartbeat, PowerState};
 
 mod aside;
+pub(crate) mod attach;
 mod low_pause;
 
 use super::{HostFacts, Needs, Whereabouts};
@@ -46,6 +47,8 @@ pub(crate) struct State {
     pub(crate) others: bool,
     /// Copies of disks never end.
     pub(crate) hangs: bool,
+    /// What is attached to VMs that were there before.
+    pub(crate) hung: attach::Hung,
     /// What is on other datastores.
     pub(crate) files: BTreeMap<String, Vec<u8>>,
     /// What the guest has written over its snapshot.
@@ -109,7 +112,10 @@ impl FakeHost {
         let Some(name) = state.mounted.get(path).cloned() else { return Ok(()) };
         let uses =
             |(vmx, vm): (&String, &FakeVm)| vm.snapshot || vmx.starts_with(&format!("[{name}] "));
-        if state.vms.iter().any(uses) {
+        let on = format!("[{name}] ");
+        let hung =
+            state.hung.on.values().any(|(_, files)| files.iter().any(|f| f.starts_with(&on)));
+        if hung || state.vms.iter().any(uses) {
             return Err(JobError::refused("target_refused", "ResourceInUse"));
         }
         state.mounted.remove(path);

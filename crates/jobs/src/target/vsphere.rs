@@ -8,6 +8,7 @@ use rekindle_vsphere::{
 use tokio::sync::Mutex;
 
 mod aside;
+mod attach;
 mod low_pause;
 
 pub(crate) use low_pause::{Download, next};

@@ -356,6 +356,7 @@ pub(super) fn to_export() -> RecoveryRequest {
         swap: None,
         redo_datastore: None,
         in_place: None,
+        attach_to: None,
         uuid: None,
         thaw: None,
     }

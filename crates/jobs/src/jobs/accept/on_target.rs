@@ -18,6 +18,7 @@ impl Jobs {
         &self,
         request: &RecoveryRequest,
         backed_up: &str,
+        disks: usize,
     ) -> Result<OnTarget, JobError> {
         let (name, host) = match &request.target {
             TargetRef::Export { clients } => {
@@ -28,11 +29,17 @@ impl Jobs {
         };
         let link = self.env.link(name)?;
         let original = match &request.in_place {
-            Some(in_place) => Some(link.look_for_original(in_place, backed_up).await?),
+            Some(in_place) => {
+                Some(link.look_for_original(in_place.original.as_ref(), backed_up).await?)
+            }
+            None => None,
+        };
+        let other = match &request.attach_to {
+            Some(vm) => Some(link.look_for_original(Some(vm), backed_up).await?),
             None => None,
         };
         // Where the original is the recovered VM fits, its networks as well.
-        let there = original.as_ref().and_then(|original| original.host.clone());
+        let there = original.as_ref().or(other.as_ref()).and_then(|original| original.host.clone());
         let host = host.clone().or(there);
         let migrate = match &request.migrate {
             Some(Destination::Datastore(datastore)) => Some(datastore.as_str()),
@@ -42,6 +49,9 @@ impl Jobs {
         let needs = Needs { migrate, relocate, datastores: request.datastores() };
         let facts = link.check(host.as_deref(), &needs).await?;
         let mount = HostMount { target: name.clone(), host, datastore: link.datastore(name) };
+        if let Some(other) = other {
+            link.look_for_room(&other.vm, &mount, disks).await?;
+        }
         let original = original.map(|original| original.vm.name);
         Ok(OnTarget { clients: facts.clients, mount: Some(mount), original })
     }

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use super::{FakeHost, FakeVm, State};
 use crate::target::{FoundOriginal, OriginalVm};
-use crate::{InPlace, JobError, OriginalRef};
+use crate::{JobError, OriginalRef};
 
 impl State {
     fn by_id(&mut self, id: &str) -> Result<&mut FakeVm, JobError> {
@@ -23,11 +23,11 @@ impl State {
 impl FakeHost {
     pub(crate) async fn find_original(
         &self,
-        in_place: &InPlace,
+        original: Option<&OriginalRef>,
         backed_up: &str,
     ) -> Result<FoundOriginal, JobError> {
         let state = self.call("find_original")?;
-        let found = state.vms.values().find(|vm| match &in_place.original {
+        let found = state.vms.values().find(|vm| match original {
             None => vm.name == backed_up,
             Some(OriginalRef::Name(name)) => vm.name == *name,
             Some(OriginalRef::Uuid(id) | OriginalRef::Moref(id)) => vm.id == *id,

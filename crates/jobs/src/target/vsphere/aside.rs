@@ -5,24 +5,24 @@ use tokio::time::Instant;
 
 use super::{Link, failure, vm_id};
 use crate::target::{FoundOriginal, OriginalVm};
-use crate::{InPlace, JobError, OriginalRef};
+use crate::{JobError, OriginalRef};
 
 impl Link {
     pub(crate) async fn find_original(
         &self,
-        in_place: &InPlace,
+        original: Option<&OriginalRef>,
         backed_up: &str,
     ) -> Result<FoundOriginal, JobError> {
         let session = self.session().await?;
-        let which = match &in_place.original {
+        let which = match original {
             None => VmRef::Name(backed_up.to_owned()),
             Some(OriginalRef::Name(name)) => VmRef::Name(name.clone()),
             Some(OriginalRef::Uuid(uuid)) => VmRef::Uuid(uuid.clone()),
             Some(OriginalRef::Moref(moref)) => VmRef::Moref(moref.clone()),
         };
         let found = session.find_standing(&which).await;
-        let found = found.map_err(|e| failure("find the original VM", e))?;
-        let hosts = session.hosts().await.map_err(|e| failure("find the original's host", e))?;
+        let found = found.map_err(|e| failure("find the VM", e))?;
+        let hosts = session.hosts().await.map_err(|e| failure("find the VM's host", e))?;
         // Named only where a request must name one, so that jobs share its datastore.
         let by_default = match (&self.target().host, hosts.as_slice()) {
             (Some(name), _) => session.find_host(Some(name)).await.ok().map(|host| host.id),
@@ -42,11 +42,11 @@ impl Link {
         })
     }
 
-    /// The original as it stands now; another VM under its id is none of ours to touch.
-    async fn aside(&self, vm: &OriginalVm) -> Result<(Vsphere, Standing), JobError> {
+    /// The VM as it stands now; another VM under its id is none of ours to touch.
+    pub(super) async fn aside(&self, vm: &OriginalVm) -> Result<(Vsphere, Standing), JobError> {
         let session = self.session().await?;
         let now = session.standing(&vm_id(&vm.id)?).await;
-        let now = now.map_err(|e| failure("look at the original VM", e))?;
+        let now = now.map_err(|e| failure("look at the VM", e))?;
         if now.instance_uuid != vm.uuid {
             let message = format!("{} is not {} any more", vm.id, vm.name);
             return Err(JobError::conflict("original_changed", message));
