@@ -18,7 +18,7 @@ mod in_place;
 mod keep;
 mod notify;
 
-pub(crate) use batch::{BatchCommand, StartArgs};
+pub(crate) use batch::{BatchCommand, ResumeArgs, StartArgs};
 pub(crate) use cut_over::{CutOver, CutOverArgs, Stop};
 pub(crate) use format::Format;
 pub(crate) use in_place::InPlaceArgs;

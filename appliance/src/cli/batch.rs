@@ -14,6 +14,8 @@ pub(crate) enum BatchCommand {
     Show(ShowArgs),
     /// Begin no more of a batch's groups. The jobs that were begun go on.
     Cancel(EndArgs),
+    /// Let a batch that was halted go on.
+    Resume(ResumeArgs),
 }
 
 #[derive(Args)]
@@ -40,6 +42,23 @@ pub(crate) struct ShowArgs {
     /// Follow it until it has ended.
     #[arg(long)]
     pub(crate) watch: bool,
+    #[command(flatten)]
+    pub(crate) daemon: DaemonArgs,
+}
+
+#[derive(Args)]
+pub(crate) struct ResumeArgs {
+    /// The batch.
+    pub(crate) id: String,
+    /// Pass over the group that is not up [default: retry what failed of it].
+    #[arg(long)]
+    pub(crate) skip: bool,
+    /// Follow it until its last group is up, or it ends otherwise.
+    #[arg(long)]
+    pub(crate) watch: bool,
+    /// Why, for the audit log.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
     #[command(flatten)]
     pub(crate) daemon: DaemonArgs,
 }

@@ -13,7 +13,7 @@ use super::{
     table::{self, Table},
 };
 use crate::{
-    cli::{BatchCommand, DaemonArgs, RecoverArgs, StartArgs},
+    cli::{BatchCommand, DaemonArgs, RecoverArgs, ResumeArgs, StartArgs},
     config::read_secret,
     exit::{Failure, Kind},
     local::passkey,
@@ -42,7 +42,22 @@ pub(crate) fn batch(what: &BatchCommand) -> Result<(), Failure> {
             let body = because(json!({}), args.reason.as_deref());
             show(&args.daemon, &run(daemon.post(&path, Some(&body), None))?)
         }
+        BatchCommand::Resume(args) => resume(args),
     }
+}
+
+fn resume(args: &ResumeArgs) -> Result<(), Failure> {
+    let daemon = Daemon::new(&args.daemon)?;
+    let path = http::batch_path(&args.id)?;
+    let failed = if args.skip { "skip" } else { "retry" };
+    let body = because(json!({ "failed": failed }), args.reason.as_deref());
+    run(async {
+        let batch: BatchView = daemon.post(&format!("{path}/resume"), Some(&body), None).await?;
+        match args.watch {
+            true => follow(&daemon, &args.daemon, &path).await,
+            false => show(&args.daemon, &batch),
+        }
+    })
 }
 
 fn start(args: &StartArgs) -> Result<(), Failure> {
@@ -161,7 +176,8 @@ fn show(args: &DaemonArgs, batch: &BatchView) -> Result<(), Failure> {
     let known = |up: Option<bool>| up.map_or("", |up| if up { "yes" } else { "no" }).to_owned();
     for (number, group) in batch.groups.iter().enumerate() {
         let name = group.name.clone().unwrap_or_else(|| (number + 1).to_string());
-        let row = [name, group_state(group.state).to_owned()];
+        let state = if group.skipped { "passed over" } else { group_state(group.state) };
+        let row = [name, state.to_owned()];
         for vm in &group.vms {
             let job = vm.job.as_ref().map(ToString::to_string).unwrap_or_default();
             let [name, state] = row.clone();

@@ -15,7 +15,9 @@ mod upkeep;
 pub(crate) mod users;
 
 pub(crate) use audit::audit;
-pub(crate) use batches::{BODY_MAX as BATCH_BODY_MAX, batch, batches, cancel_batch, start_batch};
+pub(crate) use batches::{
+    BODY_MAX as BATCH_BODY_MAX, batch, batches, cancel_batch, resume_batch, start_batch,
+};
 pub(crate) use events::{batch_events, events};
 pub(crate) use jobs::{cancel, extend, finish, forecast, job, jobs, recover, report, retry, undo};
 pub(crate) use keep::keep;

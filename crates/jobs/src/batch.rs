@@ -2,7 +2,7 @@
 //!
 //! Each VM is a job like any other, which lives on by itself; a batch only begins them in order. A group is *up* when all
 //! its VMs serve (or are where they stay already), its delay has passed, and its gates are open (`gate.rs`). What is not up in time
-//! ends the batch, or is passed over, as was asked for.
+//! ends the batch, or is passed over, as was asked for. A batch that was halted so goes on when somebody says so (`resume.rs`).
 //!
 //! # Crash
 //!
@@ -19,11 +19,13 @@ mod choice;
 mod engine;
 mod gate;
 mod record;
+mod resume;
 mod walk;
 
 pub use choice::Selection;
 pub use engine::Batches;
 pub use gate::{Gate, GateScripts};
+pub use resume::Resume;
 
 /// The most groups of a batch.
 const GROUPS_MAX: usize = 64;
@@ -93,7 +95,7 @@ pub enum BatchState {
     Completed,
     /// All groups were begun, and not all of them are up.
     Incomplete,
-    /// A group was not up: those after it were not begun.
+    /// A group was not up: those after it were not begun. It can be resumed, see [`Batches::resume`].
     Halted,
     /// Somebody ended it: the groups to come were not begun.
     Cancelled,
@@ -130,6 +132,9 @@ pub struct BatchView {
     pub on_error: OnError,
     /// When it was accepted.
     pub created_at: Timestamp,
+    /// When it was last told to go on after it was halted.
+    #[serde(default)]
+    pub resumed_at: Option<Timestamp>,
     /// When it ended. Its jobs may live on.
     pub finished_at: Option<Timestamp>,
     /// Its groups in order.
@@ -143,6 +148,9 @@ pub struct GroupView {
     pub name: Option<String>,
     /// How far it is.
     pub state: GroupState,
+    /// It is not up, and the batch goes on all the same, as somebody said.
+    #[serde(default)]
+    pub skipped: bool,
     /// Its VMs.
     pub vms: Vec<MemberView>,
     /// Its gates: those that are not open say why.

@@ -124,7 +124,7 @@ mod writes;
 
 pub use batch::{
     BatchRequest, BatchState, BatchView, Batches, Gate, GateScripts, GateView, Group, GroupState,
-    GroupView, MemberView, OnError, Selection,
+    GroupView, MemberView, OnError, Resume, Selection,
 };
 pub use config::{Admission, JobsConfig, MoverConfig};
 pub use error::{ErrorView, JobError};

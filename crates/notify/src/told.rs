@@ -115,7 +115,12 @@ fn summary(kind: EventKind, job: &JobView) -> String {
 
 /// What is new about a batch.
 pub(crate) fn batch(ended: &mut bool, batch: &BatchView) -> Option<News> {
-    if *ended || batch.finished_at.is_none() {
+    if batch.finished_at.is_none() {
+        // One that was halted may go on, and end again.
+        *ended = false;
+        return None;
+    }
+    if *ended {
         return None;
     }
     *ended = true;

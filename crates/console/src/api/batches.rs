@@ -6,9 +6,9 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use rekindle_jobs::{BatchRequest, BatchView, JobError, JobId, Offer, RecoveryRequest};
+use rekindle_jobs::{BatchRequest, BatchView, JobError, JobId, Offer, RecoveryRequest, Resume};
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::jobs::{Paging, WhyBody, in_scope, offered};
 use super::reasoned::Asked;
@@ -95,6 +95,44 @@ pub(crate) async fn cancel_batch(
         let _turn = console_.lanes.turn(ends.as_str()).await;
         seen.holds(&tag::of(&batches.view(&ends)?))?;
         Ok(batches.cancel(&ends)?)
+    };
+    console.act(act, in_turn).await?;
+    Ok((StatusCode::ACCEPTED, Json(console.batches.view(&id)?)).into_response())
+}
+
+/// How a halted batch goes on; the body may be absent.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ResumeBody {
+    #[serde(default)]
+    failed: Resume,
+    /// Why, for the audit log.
+    #[serde(default)]
+    #[schemars(length(max = REASON_MAX))]
+    reason: Option<String>,
+}
+
+/// `POST /api/v1/batches/{id}/resume`
+pub(crate) async fn resume_batch(
+    State(console): State<Arc<Console>>,
+    Extension(caller): Extension<Caller>,
+    At(id): At,
+    headers: HeaderMap,
+    body: Result<MaybeBody<ResumeBody>, Problem>,
+) -> Result<Response, Problem> {
+    let ResumeBody { failed, reason } = body?.0;
+    let id = visible(&console, &caller, &id)?.id;
+    let how = match failed {
+        Resume::Retry => "retry what failed",
+        Resume::Skip => "skip what failed",
+    };
+    let act = Act::new(&caller, "batch.resume", format!("{id}: {how}")).because(&console, reason)?;
+    let (batches, goes_on) = (Arc::clone(&console.batches), id.clone());
+    let (seen, console_) = (Seen::of(&headers), Arc::clone(&console));
+    let in_turn = async move {
+        let _turn = console_.lanes.turn(goes_on.as_str()).await;
+        seen.holds(&tag::of(&batches.view(&goes_on)?))?;
+        Ok(batches.resume(&goes_on, failed).await?)
     };
     console.act(act, in_turn).await?;
     Ok((StatusCode::ACCEPTED, Json(console.batches.view(&id)?)).into_response())

@@ -90,6 +90,7 @@ export const api = {
   batches: () => whole("/api/v1/batches", "batches"),
   startBatch: (request, why) => restore("/api/v1/batches", request, why),
   cancelBatch: (id, why) => restore(`${batch(id)}/cancel`, {}, why),
+  resumeBatch: (id, failed, why) => restore(`${batch(id)}/resume`, { failed }, why),
   batchEvents: (id) => new EventSource(`${batch(id)}/events`),
   events: (id) => new EventSource(`${job(id)}/events`),
 };

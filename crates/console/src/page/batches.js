@@ -50,11 +50,12 @@ function waits(batch) {
 const known = (open) => (open === true ? "yes" : open === false ? "no" : "–");
 
 function rows(group, at) {
-  const first = h("td", {}, h("b", {}, groupName(group, at)), " ", chip(GROUPS[group.state] ?? [group.state, ""]));
+  const state = group.skipped ? ["Not up, passed over", "bad"] : GROUPS[group.state] ?? [group.state, ""];
   const lines = [
     ...group.vms.map((vm) => ["VM", h("code", {}, vm.point), vm.job && h("a", { href: "#jobs" }, h("code", {}, vm.job)), vm.up, vm.error]),
     ...group.gates.map((gate) => ["Gate", gateText(gate), null, gate.open, gate.error]),
   ];
+  const first = h("td", {}, h("b", {}, groupName(group, at)), " ", chip(state));
   return lines.map(([kind, what, job, open, error], line) => h("tr", { "data-key": `${at} ${line}` },
     line === 0 ? first : h("td", {}),
     h("td", {}, h("small", {}, kind), " ", what), h("td", {}, job ?? "–"), h("td", {}, known(open)), h("td", {}, error?.message ?? "")));
@@ -67,11 +68,14 @@ function card(batch, acts) {
     h("div", { class: "row" },
       h("div", { class: "grow" }, h("h2", {}, `Batch ${nameOf(batch)}`), h("p", { class: "muted" }, h("code", {}, batch.id))),
       chip(STATES[batch.state] ?? [batch.state, ""]),
-      h("div", { class: "actions" }, acts && !batch.finished_at
+      h("div", { class: "actions" }, acts && batch.state === "halted"
+        && h("button", { type: "button", class: "primary", "aria-label": `Go on… batch ${nameOf(batch)}`, onclick: () => resume(batch, acts) }, "Go on…"),
+      acts && !batch.finished_at
         && h("button", { type: "button", class: "danger", "aria-label": `Cancel… batch ${nameOf(batch)}`, onclick: () => cancel(batch, acts) }, "Cancel…"))),
     waits(batch),
     facts([
       ["Accepted", time(batch.created_at)],
+      ["Told to go on", batch.resumed_at && time(batch.resumed_at)],
       ["Ended", batch.finished_at && time(batch.finished_at)],
       ["When a group is not up", ON_ERROR[batch.on_error]],
     ]),
@@ -86,6 +90,16 @@ function cancel(batch, refresh) {
     text: "No more groups are begun. The recoveries that were begun go on, each by itself.",
     fields: whyFields(),
     act: (why) => api.cancelBatch(batch.id, why).then(refresh),
+  });
+}
+
+function resume(batch, refresh) {
+  const options = [["retry", "Is tried again: VMs whose job failed or ended, and all gates"], ["skip", "Is passed over: the next group is begun"]];
+  confirm({
+    title: `Let batch ${nameOf(batch)} go on?`, yes: "Go on", danger: false,
+    text: "It was halted at a group that is not up. A group that does not come up halts it again.",
+    fields: [{ name: "failed", label: "What is not up", value: "retry", options }, ...whyFields()],
+    act: ({ failed, ...why }) => api.resumeBatch(batch.id, failed, why).then(refresh),
   });
 }
 

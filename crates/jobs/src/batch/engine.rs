@@ -20,12 +20,14 @@ const REMEMBERED_MAX: usize = 100;
 
 /// All batches of the appliance.
 pub struct Batches {
-    jobs: Arc<Jobs>,
-    book: Book,
+    pub(super) jobs: Arc<Jobs>,
+    pub(super) book: Book,
     entries: Mutex<BTreeMap<JobId, Entry>>,
     /// Those from before a restart, until [`Batches::run`].
     resting: Mutex<Vec<Walk>>,
     stop: CancellationToken,
+    /// Held while one is accepted or resumed, so that no more run than may.
+    pub(super) accepting: tokio::sync::Mutex<()>,
     walks: Mutex<JoinSet<()>>,
 }
 
@@ -45,6 +47,7 @@ impl Batches {
             entries: Mutex::default(),
             resting: Mutex::default(),
             stop: CancellationToken::new(),
+            accepting: tokio::sync::Mutex::default(),
             walks: Mutex::default(),
         });
         for record in records {
@@ -101,10 +104,8 @@ impl Batches {
         let resolved = self.resolve(&request).await?;
         self.admit_gates(&request, &resolved).await?;
         let admitted = self.admit(&resolved, offer.as_ref()).await?;
-        let running = self.list().iter().filter(|view| view.finished_at.is_none()).count();
-        if running >= RUNNING_MAX {
-            return Err(JobError::Busy { queued: running });
-        }
+        let _one_at_a_time = self.accepting.lock().await;
+        self.check_running()?;
         self.forget()?;
         let created_at = Timestamp::now();
         let id = self.new_id(created_at)?;
@@ -115,6 +116,13 @@ impl Batches {
         let walk = self.add(record);
         self.spawn(walk);
         Ok(id)
+    }
+
+    pub(super) fn check_running(&self) -> Result<(), JobError> {
+        match self.list().iter().filter(|view| view.finished_at.is_none()).count() {
+            queued @ RUNNING_MAX.. => Err(JobError::Busy { queued }),
+            _ => Ok(()),
+        }
     }
 
     /// The recoveries of each group, as `start` would begin them now.
@@ -186,7 +194,7 @@ impl Batches {
         Ok(())
     }
 
-    fn add(&self, record: Record) -> Walk {
+    pub(super) fn add(&self, record: Record) -> Walk {
         let (view, seen) = watch::channel(record.view());
         let cancel = CancellationToken::new();
         let entry = Entry { view: seen, cancel: cancel.clone() };
@@ -202,7 +210,7 @@ impl Batches {
         }
     }
 
-    fn spawn(&self, walk: Walk) {
+    pub(super) fn spawn(&self, walk: Walk) {
         let mut walks = self.walks.lock();
         while walks.try_join_next().is_some() {}
         walks.spawn(walk.run());
@@ -229,6 +237,6 @@ impl Batches {
     }
 }
 
-fn not_found(id: &JobId) -> JobError {
+pub(super) fn not_found(id: &JobId) -> JobError {
     JobError::NotFound { what: "batch", name: id.to_string() }
 }

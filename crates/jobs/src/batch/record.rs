@@ -24,7 +24,10 @@ pub(super) struct Record {
     /// Repositories that ask for a passkey and were opened when the batch was accepted.
     pub(super) admitted: BTreeSet<String>,
     created_at: Timestamp,
-    finished_at: Option<Timestamp>,
+    pub(super) finished_at: Option<Timestamp>,
+    /// When it was last told to go on after it was halted.
+    #[serde(default)]
+    pub(super) resumed_at: Option<Timestamp>,
     pub(super) state: BatchState,
     pub(super) groups: Vec<GroupRecord>,
 }
@@ -37,12 +40,18 @@ pub(super) struct GroupRecord {
     pub(super) within_seconds: u64,
     pub(super) delay_seconds: u64,
     pub(super) gates: Vec<GateRecord>,
+    /// It is not up, and the batch goes on all the same, as somebody said.
+    #[serde(default)]
+    pub(super) skipped: bool,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Member {
     pub(super) request: RecoveryRequest,
     pub(super) job: Option<JobId>,
+    /// How often it was begun anew.
+    #[serde(default)]
+    pub(super) attempt: u32,
     pub(super) up: Option<bool>,
     pub(super) error: Option<ErrorView>,
 }
@@ -63,7 +72,7 @@ impl Record {
         admitted: BTreeSet<String>,
         created_at: Timestamp,
     ) -> Self {
-        let member = |request| Member { request, job: None, up: None, error: None };
+        let member = |request| Member { request, job: None, attempt: 0, up: None, error: None };
         let gate = |gate| GateRecord { gate, open: None, error: None };
         let groups = request.groups.into_iter().zip(members).map(|(group, members)| GroupRecord {
             name: group.name,
@@ -72,6 +81,7 @@ impl Record {
             within_seconds: group.within_seconds,
             delay_seconds: group.delay_seconds,
             gates: group.gates.into_iter().map(gate).collect(),
+            skipped: false,
         });
         Self {
             version: VERSION,
@@ -81,6 +91,7 @@ impl Record {
             admitted,
             created_at,
             finished_at: None,
+            resumed_at: None,
             state: BatchState::Running,
             groups: groups.collect(),
         }
@@ -108,6 +119,7 @@ impl Record {
             state: self.state,
             on_error: self.on_error,
             created_at: self.created_at,
+            resumed_at: self.resumed_at,
             finished_at: self.finished_at,
             groups: self.groups.iter().map(GroupRecord::view).collect(),
         }
@@ -138,6 +150,7 @@ impl GroupRecord {
         GroupView {
             name: self.name.clone(),
             state: self.state,
+            skipped: self.skipped,
             vms: self.members.iter().map(member).collect(),
             gates: self.gates.iter().map(gate).collect(),
         }
@@ -167,6 +180,10 @@ impl Book {
         }
         records.sort_by_key(|record| (record.created_at, record.id.clone()));
         Ok(records)
+    }
+
+    pub(super) fn get(&self, id: &JobId) -> Result<Option<Record>, JobError> {
+        self.0.get(id.as_str().as_bytes()).map_err(unavailable)
     }
 
     pub(super) fn put(&self, record: &Record) -> Result<(), JobError> {

@@ -55,7 +55,8 @@ impl Walk {
             }
             let up = self.record.groups[index].state == GroupState::Up;
             all &= up;
-            if !up && self.record.on_error == OnError::Halt {
+            let skipped = self.record.groups[index].skipped;
+            if !up && !skipped && self.record.on_error == OnError::Halt {
                 return Ok(BatchState::Halted);
             }
         }
@@ -90,7 +91,11 @@ impl Walk {
         if known.job.is_some() || known.up.is_some() {
             return Ok(());
         }
-        let key = format!("batch {} {group} {member}", self.record.id);
+        let again = match known.attempt {
+            0 => String::new(),
+            attempt => format!(" again {attempt}"),
+        };
+        let key = format!("batch {} {group} {member}{again}", self.record.id);
         let request = known.request.clone();
         let begun = loop {
             // A start that was begun is waited for: its job is to be known.
@@ -208,7 +213,7 @@ fn is_settled(view: &JobView) -> bool {
     }
 }
 
-fn is_up(view: &JobView) -> bool {
+pub(super) fn is_up(view: &JobView) -> bool {
     matches!(view.state, JobState::Serving | JobState::Migrating)
         || view.outcome == Some(Outcome::Migrated)
 }

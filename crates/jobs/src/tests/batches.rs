@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::world::{Running, World, to_export};
 use crate::{
     BatchRequest, BatchState, BatchView, Batches, Gate, Group, GroupState, JobError, JobId,
-    OnError, RecoveryRequest, Selection,
+    OnError, RecoveryRequest, Resume, Selection,
 };
 
 pub(super) fn group(names: &[&str]) -> Group {
@@ -94,6 +94,101 @@ fn what_does_not_come_up_halts_or_is_passed_over() {
         discard_all(&running).await;
         world.assert_clean(&running);
     });
+}
+
+/// What a batch needs is there when it is told to go on: only what failed is begun again.
+#[test]
+fn a_halted_batch_goes_on_with_what_failed() {
+    let world = World::new();
+    let id = world.live(async |world| {
+        let running = world.start().await;
+        running.jobs.run();
+        let batches = open(&running);
+        let port = free_port();
+        let gates = vec![Gate::Port { host: "127.0.0.1".into(), port, within_seconds: 1 }];
+        let second = Group { recoveries: vec![named("b"), named("a")], gates, ..group(&[]) };
+        let id =
+            batches.start(batch(vec![group(&["a"]), second, group(&["c"])]), None).await.unwrap();
+        let halted = ended(&batches, &id).await;
+        assert_eq!(states(&halted), [GroupState::Up, GroupState::Failed, GroupState::Pending]);
+        let first = halted.groups[1].vms[0].job.clone().unwrap();
+        assert_eq!(halted.groups[1].vms[1].error.as_ref().unwrap().code, "name_taken");
+        // It is as it was: halted again, with no job begun that was there.
+        batches.resume(&id, Resume::Retry).await.unwrap();
+        let again = ended(&batches, &id).await;
+        assert_eq!((again.state, running.jobs.list().len()), (BatchState::Halted, 2));
+        assert_eq!(again.groups[1].vms[0].job.as_ref(), Some(&first));
+        assert!(again.resumed_at.is_some());
+        running.stop().await;
+        id
+    });
+    world.live(async |world| {
+        let running = world.start().await;
+        running.jobs.run();
+        let batches = open(&running);
+        batches.run();
+        assert_eq!(batches.view(&id).unwrap().state, BatchState::Halted, "also after a restart");
+        let a = running.jobs.list().into_iter().find(|job| job.name == "a").unwrap().id;
+        running.serving(&a).await;
+        running.jobs.cancel(&a).await.unwrap();
+        running.end(&a).await;
+        // The gate is shut still, and then is passed over with its group.
+        batches.resume(&id, Resume::Retry).await.unwrap();
+        let shut = ended(&batches, &id).await;
+        assert_eq!(shut.state, BatchState::Halted);
+        assert!(shut.groups[1].vms.iter().all(|vm| vm.up == Some(true)), "{shut:#?}");
+        assert_eq!(shut.groups[1].gates[0].open, Some(false));
+        batches.resume(&id, Resume::Skip).await.unwrap();
+        let passed = ended(&batches, &id).await;
+        assert_eq!(passed.state, BatchState::Incomplete);
+        assert_eq!(states(&passed), [GroupState::Up, GroupState::Failed, GroupState::Up]);
+        assert!(passed.groups[1].skipped && !passed.groups[2].skipped);
+        let over = batches.resume(&id, Resume::Skip).await.unwrap_err();
+        assert_eq!(over.code(), "batch_not_halted");
+        discard_all(&running).await;
+        world.assert_clean(&running);
+    });
+}
+
+/// Each half is killed: what was said is on disk before anything is done, and no VM is begun twice.
+#[test]
+fn a_batch_that_is_resumed_survives_a_kill() {
+    let world = World::new();
+    let id = world.live(async |world| {
+        let running = world.start().await;
+        running.jobs.run();
+        let batches = open(&running);
+        let taken = Group { recoveries: vec![named("a")], ..group(&[]) };
+        let id = batches.start(batch(vec![group(&["a"]), taken]), None).await.unwrap();
+        assert_eq!(ended(&batches, &id).await.state, BatchState::Halted);
+        let a = running.jobs.list()[0].id.clone();
+        running.jobs.cancel(&a).await.unwrap();
+        running.end(&a).await;
+        running.jobs.crash_point().arm(0, false);
+        batches.resume(&id, Resume::Retry).await.unwrap();
+        running.jobs.crash_point().reached().await;
+        id
+    });
+    world.live(async |world| {
+        let running = world.start().await;
+        running.jobs.run();
+        let batches = open(&running);
+        batches.run();
+        let view = ended(&batches, &id).await;
+        assert_eq!(view.state, BatchState::Completed, "{view:#?}");
+        assert_eq!(running.jobs.list().len(), 2, "one that ended, and one");
+        discard_all(&running).await;
+        world.assert_clean(&running);
+    });
+}
+
+fn named(name: &str) -> RecoveryRequest {
+    RecoveryRequest { name: Some(name.into()), ..to_export() }
+}
+
+/// A port of loopback that nobody listens on.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 #[test]
