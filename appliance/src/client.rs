@@ -266,9 +266,14 @@ fn finish_body(args: &FinishArgs) -> Result<Value, Failure> {
         args.to_datastore.as_deref(),
     )?;
     let cut_over = recover::cut_over::key(&args.cut_over);
+    let verify = recover::cut_over::verify(&args.cut_over)?;
     match (args.action, to) {
-        (Action::Discard | Action::Keep | Action::Commit, _) if cut_over.is_some() => {
-            Err(Failure::refused("--cut-over, --stop and --stop-within belong to migrate"))
+        (Action::Discard | Action::Keep | Action::Commit, _)
+            if cut_over.is_some() || verify.is_some() =>
+        {
+            Err(Failure::refused(
+                "--cut-over, --stop, --stop-within and --verify belong to migrate",
+            ))
         }
         (Action::Migrate | Action::Discard | Action::Keep, _) if args.remove_original => {
             Err(Failure::refused("--remove-original belongs to commit"))
@@ -277,6 +282,7 @@ fn finish_body(args: &FinishArgs) -> Result<Value, Failure> {
             let mut body = json!({ "action": "migrate" });
             to.into_iter().for_each(|to| body["to"] = to);
             cut_over.into_iter().for_each(|cut_over| body["cut_over"] = cut_over);
+            verify.into_iter().for_each(|verify| body["verify"] = verify);
             Ok(body)
         }
         (Action::Discard | Action::Keep, None) => Ok(json!({ "action": "discard" })),

@@ -129,6 +129,9 @@ class Admin(Handler):
     def POST_guests(self, api, query):
         api.deaf_guests = query["answer"] == "no"
 
+    def POST_files(self, api, query):
+        api.whole_files = query["parts"] == "no"
+
     def POST_off_limits(self, api, query):
         vm = next(vm for vm in api.vms.links["childEntity"] if vm.name == query["vm"])
         vm.encrypted, vm.wants_consolidation = query.get("why") == "encrypted", query.get("why") == "consolidation"

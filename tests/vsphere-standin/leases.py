@@ -1,5 +1,5 @@
 """Snapshots, and what leaves the host as files: NFC leases (/nfc) with streamOptimized VMDKs, and datastores (/folder)."""
-import os, subprocess, tempfile, threading, time, urllib.parse
+import os, re, subprocess, tempfile, threading, time, urllib.parse
 from xml.sax.saxutils import escape
 
 from faults import Fault, NfsError
@@ -128,14 +128,20 @@ class Leases:
 
 def send(handler, file, rule):
     """A file as it is, or only its first bytes if a rule cuts it off."""
-    size = file.size()
-    handler.send_response(200)
+    size = whole = file.size()
+    start, asked = 0, re.fullmatch(r"bytes=(\d+)-(\d+)", handler.headers.get("Range") or "")
+    part = asked and int(asked[1]) < whole and not handler.api.whole_files
+    if part:
+        start, size = int(asked[1]), min(int(asked[2]) + 1, whole)
+    handler.send_response(206 if part else 200)
     handler.send_header("Content-Type", "application/octet-stream")
-    handler.send_header("Content-Length", str(size))
+    handler.send_header("Content-Length", str(size - start))
+    if part:
+        handler.send_header("Content-Range", f"bytes {start}-{size - 1}/{whole}")
     handler.end_headers()
     end = min(size, rule.get("cut", size)) if rule else size
     try:
-        for at in range(0, end, CHUNK):
+        for at in range(start, end, CHUNK):
             handler.wfile.write(file.read(at, min(CHUNK, end - at)))
         handler.wfile.flush()
     except (BrokenPipeError, ConnectionResetError):

@@ -24,7 +24,7 @@ class Api(Leases, Deltas):
         self.changed, self.version = threading.Condition(self.lock), 1
         self.sessions, self.rules, self.calls, self.pages = set(), [], {}, {}
         self.copy_rate, self.next_id = 0, 100
-        self.deaf_guests, self.guests_take = False, 0.3
+        self.deaf_guests, self.guests_take, self.whole_files = False, 0.3, False
         self.objects = {}
         self.root = self.add(Managed("Folder", "group-d1", "Datacenters"))
         dc = self.dc = self.add(Managed("Datacenter", "datacenter-2", "DC0", self.root))

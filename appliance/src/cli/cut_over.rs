@@ -1,6 +1,6 @@
 use clap::{Args, ValueEnum};
 
-/// How a migration to another datastore comes to its end.
+/// How a migration comes to its end.
 #[derive(Args, Default)]
 pub(crate) struct CutOverArgs {
     /// Who moves the VM to another datastore [default: the host while it runs, where it can; otherwise with a short pause].
@@ -12,6 +12,9 @@ pub(crate) struct CutOverArgs {
     /// Give the guest so long to shut down; then it runs on, and the migration is given up [default: 300].
     #[arg(long, value_name = "SECONDS")]
     pub(crate) stop_within: Option<u64>,
+    /// How much of a copy that the appliance compares it compares: full, or sampled:PERCENT or sampled:PERCENT:SEED [default: full].
+    #[arg(long, value_name = "HOW")]
+    pub(crate) verify: Option<String>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]

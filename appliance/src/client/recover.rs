@@ -48,6 +48,7 @@ pub(super) fn request(args: &RecoverArgs) -> Result<Value, Failure> {
     set("keep_seconds", args.keep_seconds.map(Value::from));
     set("power_on", args.no_power_on.then_some(Value::from(false)));
     set("cut_over", cut_over::key(&args.cut_over));
+    set("verify", cut_over::verify(&args.cut_over)?);
     for (key, value) in hardware::keys(&args.hardware)? {
         set(key, Some(value));
     }

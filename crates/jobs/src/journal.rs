@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::target::OriginalVm;
 use crate::{
-    Destination, ErrorView, Event, ImageFormat, JobError, JobId, JobState, Mode, Next, Outcome,
-    Plan, Planned, RecoveryRequest, Step,
+    Compared, Destination, ErrorView, Event, ImageFormat, JobError, JobId, JobState, Mode, Next,
+    Outcome, Plan, Planned, RecoveryRequest, Step,
 };
 
 /// The format of [`Record`] that this version writes and reads.
@@ -53,6 +53,9 @@ pub(crate) struct Record {
     pub(crate) destination: Option<Destination>,
     pub(crate) migrated_to: Option<String>,
     pub(crate) pause_ms: Option<u64>,
+    /// What was compared of the copy.
+    #[serde(default)]
+    pub(crate) compared: Option<Compared>,
     /// The VM's id at the host, once registered.
     pub(crate) host_vm: Option<String>,
     /// The VM that steps aside for it or has its disks, as it stood when it was found.
@@ -178,6 +181,7 @@ impl Record {
             destination,
             migrated_to: None,
             pause_ms: None,
+            compared: None,
             host_vm: None,
             original: None,
             commit: None,

@@ -28,8 +28,8 @@
 //! 2. A migration that fails or is given up leaves the guest running with all it wrote.
 //! 3. An undo that fails leaves the job visibly stuck and is tried again, with back-off, for ever.
 //! 4. A VM that its host has migrated is never powered off, unregistered or deleted.
-//! 5. A migrated copy has its name only after all of it was read back, compared with the recovery point's
-//!    hashes and the guest's writes, and synced. A write that was acknowledged is in it.
+//! 5. A migrated copy has its name only after all of it was read back (or, where that was asked for, a sample with all that the
+//!    guest wrote), compared with the recovery point's hashes and the guest's writes, and synced. A write that was acknowledged is in it.
 //! 6. A passkey is checked when a recovery is asked for, and neither journaled nor logged nor kept.
 //! 7. What a job reads of a cold tier stays thawed for as long as it reads.
 //! 8. Exports and disks of unfinished jobs are back before [`Jobs::open`] returns, or their clients wait:
@@ -136,9 +136,9 @@ pub use passkeys::Offer;
 pub use plan::{Next, Plan, Step};
 pub use report::{Measured, Report, ReportStep};
 pub use request::{
-    AdapterNetwork, AdapterRule, CutOver, CutOverMethod, Destination, Finish, GuestStop,
+    AdapterNetwork, AdapterRule, Compared, CutOver, CutOverMethod, Destination, Finish, GuestStop,
     ImageFormat, InPlace, MacPolicy, MigrationStart, Mode, Networks, OriginalRef, RecoveryRequest,
-    SwapPolicy, TargetRef, UuidPolicy,
+    Sampling, SwapPolicy, TargetRef, UuidPolicy, Verification,
 };
 pub use space::SpaceView;
 pub use target::{Target, VsphereTarget};

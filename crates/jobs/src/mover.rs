@@ -10,7 +10,9 @@ mod copy;
 mod image;
 mod order;
 mod resume;
+mod sample;
 mod stored;
+mod tables;
 mod verify;
 
 use std::future::Future;
@@ -27,11 +29,12 @@ use tokio::task::JoinSet;
 
 use crate::env::Env;
 use crate::progress::{Limiter, Meter};
-use crate::{JobError, Phase, failure};
+use crate::{Compared, JobError, Phase, Verification, failure};
 pub(crate) use blocks::BlockSet;
 pub(crate) use image::{Image, ImageId};
 use order::Order;
 pub(crate) use resume::Resume;
+pub(crate) use sample::Sample;
 
 /// Bytes that are moved at a time: a multiple of every block size.
 pub const MOVER_PIECE: u64 = 4 << 20;
@@ -114,15 +117,30 @@ impl<'a> Mover<'a> {
     }
 
     /// Reads the copies back and compares: what the guest never wrote with the recovery point's own
-    /// hashes, the rest with the disk. Blocks of the rest that differ are returned, per disk: the
+    /// hashes, the rest with the disk; all of them, or a sample. Blocks of the rest that differ are returned, per disk: the
     /// guest must have written to them meanwhile.
-    pub(crate) async fn verify(&self, sources: &[Source]) -> Result<Vec<Vec<BlockIdx>>, JobError> {
-        let _working = self.meter.begin(Phase::Verify, to_compare(sources).await?);
-        let mut suspects = Vec::with_capacity(sources.len());
-        for source in sources {
-            suspects.push(verify::disk(self, source).await?);
+    pub(crate) async fn verify(
+        &self,
+        sources: &[Source],
+        how: Verification,
+    ) -> Result<(Vec<Vec<BlockIdx>>, Compared), JobError> {
+        let how = how.seeded()?;
+        let mut samples = Vec::with_capacity(sources.len());
+        for (at, source) in sources.iter().enumerate() {
+            samples.push(sample(&source.disk, at, how).await?.map(Arc::new));
         }
-        Ok(suspects)
+        let of_bytes = sources.iter().map(|source| source.disk.size()).sum();
+        let each = sources.iter().zip(&samples);
+        let of = |(source, sample): (&Source, &Option<Arc<Sample>>)| {
+            sample.as_ref().map_or(source.disk.size(), |sample| sample.bytes())
+        };
+        let bytes: u64 = each.map(of).sum();
+        let _working = self.meter.begin(Phase::Verify, to_compare(sources).await?.min(bytes));
+        let mut suspects = Vec::with_capacity(sources.len());
+        for (source, sample) in sources.iter().zip(samples) {
+            suspects.push(verify::disk(self, source, sample).await?);
+        }
+        Ok((suspects, Compared { how, bytes, of_bytes }))
     }
 
     /// The last pass: writes are held. Copies what changed since the pass before, or all that was
@@ -179,6 +197,23 @@ impl<'a> Mover<'a> {
         }
         Ok(results)
     }
+}
+
+/// What is compared of the disk with the number `at`; `None` for all of it.
+pub(crate) async fn sample(
+    disk: &Disk,
+    at: usize,
+    how: Verification,
+) -> Result<Option<Sample>, JobError> {
+    let Some((sampling, seed)) = how.sampling() else { return Ok(None) };
+    let read = |range: Range<u64>| async move {
+        let read = disk.read(range, Priority::Mover).await;
+        Ok(read.map_err(|e| failure::disk("read the partition table", e))?.concat())
+    };
+    let tables = tables::tables(disk.size(), read).await?;
+    let written = disk.written(0).map(|written| written.range);
+    let always = tables.into_iter().chain(written);
+    Ok(Some(Sample::choose(disk.size(), disk.block_size(), (sampling, seed, at), always)))
 }
 
 /// What came of a piece.

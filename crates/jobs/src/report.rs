@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::forecast::{step_ms, took};
-use crate::{ErrorView, JobId, JobState, JobView, Mode, Outcome, Step};
+use crate::{Compared, ErrorView, JobId, JobState, JobView, Mode, Outcome, Step};
 
 /// A job, measured.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -40,6 +40,9 @@ pub struct Report {
     pub full_copy: Measured,
     /// For how long the guest's writes were held.
     pub pause_ms: Option<u64>,
+    /// What was compared of the copy, once it was.
+    #[serde(default)]
+    pub compared: Option<Compared>,
     /// Its steps.
     pub steps: Vec<ReportStep>,
     /// Why it failed.
@@ -73,7 +76,7 @@ pub struct ReportStep {
 }
 
 /// The columns of [`Report::csv`], which has a line for each step.
-const COLUMNS: [&str; 18] = [
+const COLUMNS: [&str; 20] = [
     "job",
     "vm",
     "name",
@@ -89,6 +92,8 @@ const COLUMNS: [&str; 18] = [
     "rto_error_percent",
     "full_copy_planned_ms",
     "full_copy_measured_ms",
+    "compared_bytes",
+    "compared_seed",
     "step",
     "took_ms",
     "step_error",
@@ -132,6 +137,7 @@ impl Report {
             with_queue_ms: queued.zip(start).map(|(queued, start)| queued.saturating_add(start)),
             full_copy: Measured::new(planned.to_full_copy_ms.filter(|_| copied), copy),
             pause_ms: job.pause_ms,
+            compared: job.compared,
             steps: job.steps.iter().map(step).collect(),
             error: job.error.clone(),
         }
@@ -151,6 +157,7 @@ impl Report {
     fn cells(&self, step: &ReportStep) -> [String; COLUMNS.len()] {
         let number = |value: Option<u64>| value.map(|v| v.to_string()).unwrap_or_default();
         let error = step.error.as_ref().map(|e| e.message.clone()).unwrap_or_default();
+        let seed = self.compared.and_then(|compared| Some(compared.how.sampling()?.1));
         [
             self.job.to_string(),
             self.vm.clone(),
@@ -167,6 +174,8 @@ impl Report {
             self.rto.error_percent.map(|v| v.to_string()).unwrap_or_default(),
             number(self.full_copy.planned_ms),
             number(self.full_copy.measured_ms),
+            number(self.compared.map(|compared| compared.bytes)),
+            number(seed),
             step.step.as_str().to_owned(),
             number(step.took_ms),
             error,
@@ -221,6 +230,7 @@ impl Report {
         let stopped = self.steps.iter().any(|step| step.step == Step::HandOver);
         let pause = if stopped { "guest off" } else { "writes held" };
         facts.extend(self.pause_ms.map(|ms| (pause, format!("{ms} ms"))));
+        facts.extend(self.compared.map(|compared| ("compared", compared.to_string())));
         facts.extend(self.error.as_ref().map(|e| ("problem", e.message.clone())));
         facts
     }

@@ -14,11 +14,13 @@ mod cut_over;
 mod from_job;
 mod hardware;
 mod in_place;
+mod verification;
 
 pub use cut_over::{CutOver, CutOverMethod, GuestStop};
 pub(crate) use from_job::check_source;
 pub use hardware::{AdapterNetwork, AdapterRule, MacPolicy, SwapPolicy};
 pub use in_place::{InPlace, OriginalRef};
+pub use verification::{Compared, Sampling, Verification};
 
 /// The most characters a VM's name may have (vSphere: fewer than 80).
 pub(crate) const NAME_MAX: usize = 79;
@@ -81,6 +83,10 @@ pub struct RecoveryRequest {
     /// How a migration to another datastore comes to its end; for a live recovery or disks alone on vSphere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cut_over: Option<CutOver>,
+    /// How much of a copy is compared before it counts: every byte when absent. For what the appliance itself compares: a migration to a
+    /// directory, or to a datastore with a short pause.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verify: Option<Verification>,
     /// After how many seconds a live mount discards itself; the configured default when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_in_seconds: Option<u64>,
@@ -240,6 +246,9 @@ pub enum Finish {
         /// How, on vSphere; what the request said when absent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         cut_over: Option<CutOver>,
+        /// How much of the copy is compared; what the request said when absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        verify: Option<Verification>,
     },
     /// Throw away what the guest wrote, and clean up. Of a recovery in place the original is back then.
     Discard,
@@ -276,6 +285,7 @@ impl RecoveryRequest {
         self.validate_in_place()?;
         self.validate_attach()?;
         self.validate_cut_over()?;
+        self.validate_verify()?;
         match &self.networks {
             Some(Networks::Map(map)) => networks(map),
             Some(Networks::Keep | Networks::Disconnect | Networks::Remove) | None => Ok(()),

@@ -24,7 +24,7 @@ use crate::journal::{Record, unavailable};
 use crate::live::{Live, disk_id};
 use crate::progress::Meter;
 use crate::target::OriginalVm;
-use crate::{JobError, Mode, Outcome, Step};
+use crate::{Compared, JobError, Mode, Outcome, Step};
 
 /// How often a queued job looks whether space came free by itself.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
@@ -47,6 +47,8 @@ pub(crate) struct Found {
     pub(crate) arrived: bool,
     pub(crate) migrated_to: Option<String>,
     pub(crate) pause_ms: Option<u64>,
+    /// What was compared of the copy.
+    pub(crate) compared: Option<Compared>,
     /// Whether the VM ran before it was moved.
     pub(crate) ran: Option<bool>,
     pub(crate) notes: Vec<String>,

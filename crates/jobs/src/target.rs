@@ -10,7 +10,7 @@ mod vsphere;
 use std::time::Duration;
 
 pub(crate) use aside::{FoundOriginal, OriginalVm};
-pub(crate) use low_pause::FileReader;
+pub(crate) use low_pause::{FilePart, FileReader};
 use rekindle_nfs::ClientNet;
 use rekindle_vsphere::{Endpoint, GuestView};
 

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{ErrorView, JobError, Planned, RecoveryRequest, Step};
+use crate::{Compared, ErrorView, JobError, Planned, RecoveryRequest, Step};
 
 /// A job's name: the second it was accepted at and four random digits, `20250131-235959-1f3a`.
 /// Sorts by age, and is safe in file names and URLs.
@@ -195,6 +195,9 @@ pub struct JobView {
     /// For how many milliseconds the guest's writes were held at the end of a migration, or, where its VM was stopped
     /// for one, it did not run: from when it was told to stop until it was started.
     pub pause_ms: Option<u64>,
+    /// What was compared of the copy, once it was.
+    #[serde(default)]
+    pub compared: Option<Compared>,
     /// What happened when, in order.
     pub timeline: Vec<Event>,
     /// Why it failed, is stuck, or could not be migrated.

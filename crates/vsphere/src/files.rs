@@ -1,5 +1,9 @@
 //! Files on datastores, over HTTPS: read, and written whole.
 
+use std::ops::Range;
+
+use reqwest::{StatusCode, header::CONTENT_RANGE};
+
 use crate::{
     HostId, VmId, Vsphere, VsphereError,
     error::Failure,
@@ -56,7 +60,40 @@ impl Vsphere {
         let (store, file) = split(path)?;
         let datacenter = self.datacenter_path(near).await?;
         let query = [("dcPath", datacenter.as_str()), ("dsName", store)];
-        self.session.transport.get_folder(file, &query).await.map(Download)
+        self.session.transport.get_folder(file, &query, None).await.map(Download)
+    }
+
+    /// Begins to read the bytes `range` of a file on a datastore of the host, which is not empty; with it, how many bytes the whole file
+    /// has. `None` if the host gives files as a whole only.
+    pub async fn open_part_of(
+        &self,
+        host: &HostId,
+        path: &str,
+        range: Range<u64>,
+    ) -> Result<Option<(Download, u64)>, VsphereError> {
+        let near = host.moref();
+        self.session.insist(|| self.try_open_part(&near, path, &range)).await
+    }
+
+    async fn try_open_part(
+        &self,
+        near: &MoRef,
+        path: &str,
+        range: &Range<u64>,
+    ) -> Result<Option<(Download, u64)>, Failure> {
+        let (store, file) = split(path)?;
+        let datacenter = self.datacenter_path(near).await?;
+        let query = [("dcPath", datacenter.as_str()), ("dsName", store)];
+        let wanted = format!("bytes={}-{}", range.start, range.end.saturating_sub(1));
+        let got = self.session.transport.get_folder(file, &query, Some(&wanted)).await?;
+        if got.status() != StatusCode::PARTIAL_CONTENT {
+            return Ok(None);
+        }
+        let said = got.headers().get(CONTENT_RANGE).and_then(|said| said.to_str().ok());
+        let of_bytes = said.and_then(|said| whole(said, range));
+        let garbled = || Failure::garbled("read", format!("{said:?} is not the part {wanted}"));
+        let of_bytes = of_bytes.ok_or_else(garbled)?;
+        Ok(Some((Download(got), of_bytes)))
     }
 
     /// Writes a small file to a datastore of the host, over one that is there. Its directory must be there.
@@ -102,8 +139,32 @@ impl Vsphere {
     }
 }
 
+/// Bytes of the whole file, if a `Content-Range` is of this part (RFC 9110, 14.4) or of what there is of it.
+fn whole(said: &str, range: &Range<u64>) -> Option<u64> {
+    let (part, of_bytes) = said.strip_prefix("bytes ")?.split_once('/')?;
+    let (first, last) = part.split_once('-')?;
+    let (first, last): (u64, u64) = (first.parse().ok()?, last.parse().ok()?);
+    (first == range.start && last < range.end).then(|| of_bytes.parse().ok())?
+}
+
 /// The datastore and the file of `[datastore] dir/file`.
 fn split(path: &str) -> Result<(&str, &str), Failure> {
     let parts = path.strip_prefix('[').and_then(|rest| rest.split_once("] "));
     parts.ok_or_else(|| Failure::not_found(format!("a file `{path}`")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::whole;
+
+    #[test]
+    fn a_part_is_the_one_that_was_asked_for() {
+        assert_eq!(whole("bytes 10-19/100", &(10..20)), Some(100));
+        assert_eq!(whole("bytes 10-14/15", &(10..20)), Some(15), "what there is of it");
+        for other in
+            ["bytes 0-9/100", "bytes 10-20/100", "bytes 10-19/*", "10-19/100", "bytes */100"]
+        {
+            assert_eq!(whole(other, &(10..20)), None, "{other}");
+        }
+    }
 }

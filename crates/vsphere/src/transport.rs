@@ -4,7 +4,7 @@ use std::{sync::Mutex, time::Duration};
 
 use reqwest::{
     Client, Response, StatusCode, Url,
-    header::{CONTENT_TYPE, COOKIE, HeaderValue, SET_COOKIE},
+    header::{CONTENT_TYPE, COOKIE, HeaderValue, RANGE, SET_COOKIE},
     redirect::Policy,
 };
 use tokio::time::timeout;
@@ -115,6 +115,15 @@ impl Transport {
         trust: Option<&Trust>,
         call: &'static str,
     ) -> Result<Response, Failure> {
+        self.get_part(url, trust, (call, None)).await
+    }
+
+    async fn get_part(
+        &self,
+        url: Url,
+        trust: Option<&Trust>,
+        (call, range): (&'static str, Option<&str>),
+    ) -> Result<Response, Failure> {
         let client = match trust {
             Some(trust) => tls::configure(builder(&self.limits), trust)?
                 .build()
@@ -124,6 +133,9 @@ impl Transport {
         let own = url.host_str() == self.url.host_str()
             && url.port_or_known_default() == self.url.port_or_known_default();
         let mut get = client.get(url);
+        if let Some(range) = range {
+            get = get.header(RANGE, range);
+        }
         if let Some(cookie) = self.cookie().clone().filter(|_| own) {
             get = get.header(COOKIE, cookie);
         }
@@ -136,13 +148,14 @@ impl Transport {
         accepted(call, response)
     }
 
-    /// Begins to read the file `path` of a datastore.
+    /// Begins to read the file `path` of a datastore, or a part of it (`bytes=0-9`) where the server gives parts.
     pub(crate) async fn get_folder(
         &self,
         path: &str,
         query: &[(&str, &str)],
+        range: Option<&str>,
     ) -> Result<Response, Failure> {
-        self.get(self.folder_url(path, query)?, None, "read").await
+        self.get_part(self.folder_url(path, query)?, None, ("read", range)).await
     }
 
     /// Writes the file `path` of a datastore, as a whole.
@@ -223,7 +236,10 @@ pub(crate) async fn look(url: &Url, limits: &Limits) -> Option<SeenCertificate> 
 /// The answer to a file's request, if it is a good one.
 fn accepted(call: &'static str, response: Response) -> Result<Response, Failure> {
     match response.status() {
-        StatusCode::OK | StatusCode::CREATED | StatusCode::NO_CONTENT => Ok(response),
+        StatusCode::OK
+        | StatusCode::CREATED
+        | StatusCode::NO_CONTENT
+        | StatusCode::PARTIAL_CONTENT => Ok(response),
         StatusCode::NOT_FOUND => Err(Failure::not_found("what it asked for")),
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
             let (fault, message) = ("HTTP".to_owned(), response.status().to_string());

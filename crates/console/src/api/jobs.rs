@@ -8,7 +8,7 @@ use axum::{
 };
 use rekindle_jobs::{
     CutOver, Destination, Finish, Forecast, JobError, JobId, JobView, Offer, RecoveryRequest,
-    Report, TargetRef,
+    Report, TargetRef, Verification,
 };
 use rekindle_repo::Passkey;
 use schemars::JsonSchema;
@@ -64,6 +64,9 @@ pub(crate) struct FinishBody {
     /// How a migration to a datastore comes to its end.
     #[serde(default)]
     cut_over: Option<CutOver>,
+    /// How much of the copy is compared.
+    #[serde(default)]
+    verify: Option<Verification>,
     #[serde(default)]
     remove_original: bool,
 }
@@ -93,12 +96,17 @@ impl TryFrom<FinishBody> for Finish {
         if body.cut_over.is_some() && !matches!(body.action, Action::Migrate) {
             return Err(Problem::refused("only `migrate` takes a `cut_over`"));
         }
+        if body.verify.is_some() && !matches!(body.action, Action::Migrate) {
+            return Err(Problem::bad_request("only `migrate` takes a `verify`"));
+        }
         match (body.action, body.to) {
             (Action::Commit, None) => Ok(Self::Commit { remove_original: body.remove_original }),
             _ if body.remove_original => {
                 Err(Problem::refused("`remove_original` belongs to `commit`"))
             }
-            (Action::Migrate, to) => Ok(Self::Migrate { to, cut_over: body.cut_over }),
+            (Action::Migrate, to) => {
+                Ok(Self::Migrate { to, cut_over: body.cut_over, verify: body.verify })
+            }
             (Action::Discard, None) => Ok(Self::Discard),
             (Action::Discard | Action::Commit, Some(_)) => {
                 Err(Problem::refused("only `migrate` takes a `to`"))
@@ -400,6 +408,8 @@ pub(super) fn in_scope(
 
 #[cfg(test)]
 mod tests {
+    use rekindle_jobs::Sampling;
+
     use super::*;
 
     fn in_place(which: &str) -> RecoveryRequest {
@@ -447,7 +457,12 @@ mod tests {
         let finish = |text| Finish::try_from(serde_json::from_str::<FinishBody>(text).unwrap());
         let cut_over = Some(CutOver { shut_down_seconds: Some(60), ..CutOver::default() });
         let told = r#"{"action": "migrate", "cut_over": {"shut_down_seconds": 60}}"#;
-        assert_eq!(finish(told).ok(), Some(Finish::Migrate { to: None, cut_over }));
+        assert_eq!(finish(told).ok(), Some(Finish::Migrate { to: None, cut_over, verify: None }));
+        let told = r#"{"action": "migrate", "verify": {"sampled": {"percent": 5}}}"#;
+        let sampled = Verification::Sampled(Sampling { percent: 5, seed: None });
+        let migrate = Finish::Migrate { to: None, cut_over: None, verify: Some(sampled) };
+        assert_eq!(finish(told).ok(), Some(migrate));
+        assert!(finish(r#"{"action": "discard", "verify": "full"}"#).is_err());
         assert!(finish(r#"{"action": "discard", "cut_over": {}}"#).is_err());
         let unknown = r#"{"action": "migrate", "cut_over": {"stop": "suspend"}}"#;
         assert!(serde_json::from_str::<FinishBody>(unknown).is_err());

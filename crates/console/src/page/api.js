@@ -83,7 +83,8 @@ export const api = {
   addToken: (body) => call("POST", "/api/v1/tokens", body),
   removeToken: (id) => call("DELETE", `/api/v1/tokens/${encodeURIComponent(id)}`),
   recover: (request, key, why) => restore("/api/v1/recoveries", request, why, { "idempotency-key": key }),
-  finish: (id, action, to, why, cut_over) => restore(`${job(id)}/finish`, { action, ...(to && { to }), ...(cut_over && { cut_over }) }, why),
+  finish: (id, action, to, why, cut_over, verify) =>
+    restore(`${job(id)}/finish`, { action, ...(to && { to }), ...(cut_over && { cut_over }), ...(verify && { verify }) }, why),
   keep: (id, tags, why) => restore(`${job(id)}/keep`, { tags }, why),
   commit: (id, remove_original, why) => restore(`${job(id)}/finish`, { action: "commit", remove_original }, why),
   cancel: (id, why) => restore(`${job(id)}/cancel`, {}, why),

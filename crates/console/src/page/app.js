@@ -279,13 +279,20 @@ function finish(job, how) {
     name: "stop", label: "If the host cannot move it while it runs", value: job.request.cut_over?.stop ?? "shut_down",
     options: [["shut_down", "Have its guest shut down"], ["power_off", "Cut its power"]],
   };
+  const asked_percent = job.request.verify?.sampled?.percent;
+  const parts = [[1, "A sample of 1 %"], [10, "A sample of 10 %"], [asked_percent, `A sample of ${asked_percent} %`]];
+  const shares = parts.filter(([percent], at) => percent && parts.findIndex((one) => one[0] === percent) === at);
+  const verify = {
+    name: "percent", label: "Compared of the copy, where this appliance compares it", value: String(asked_percent ?? ""),
+    options: [["", "Every byte"], ...shares.map(([percent, text]) => [String(percent), `${text}, partition tables, and all that the guest wrote`])],
+  };
   const format = { name: "format", label: "Disks there are", value: asked.images?.format ?? "flat", options: formats };
   confirm({
     title: `Migrate ${job.name}?`, yes: "Migrate", danger: false,
     text: "The whole VM, with what its guest wrote, is moved and checked; then its export ends.",
-    fields: [{ name: "to", label: exported ? "Directory on the appliance" : "Datastore", value: known, placeholder: exported ? "/srv/vms/name" : "" }, ...(exported ? [format] : pauses ? [stop] : []), ...whyFields()],
-    act: ({ to, format: kind, stop: how, ...why }) => api.finish(job.id, "migrate", to && (exported ? { images: { directory: to, format: kind } } : { datastore: to }), why,
-      pauses ? { ...job.request.cut_over, stop: how } : undefined).then(refresh),
+    fields: [{ name: "to", label: exported ? "Directory on the appliance" : "Datastore", value: known, placeholder: exported ? "/srv/vms/name" : "" }, ...(exported ? [format] : pauses ? [stop] : []), ...(exported || pauses ? [verify] : []), ...whyFields()],
+    act: ({ to, format: kind, stop: how, percent, ...why }) => api.finish(job.id, "migrate", to && (exported ? { images: { directory: to, format: kind } } : { datastore: to }), why,
+      pauses ? { ...job.request.cut_over, stop: how } : undefined, !exported && !pauses ? undefined : percent ? { sampled: { percent: Number(percent) } } : "full").then(refresh),
   });
 }
 

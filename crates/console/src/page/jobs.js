@@ -63,6 +63,7 @@ export function jobCard(job, acts, rates = []) {
       ["Ended", job.finished_at && time(job.finished_at)],
       ["Outcome", job.outcome && OUTCOMES[job.outcome]],
       ["Moved to", job.migrated_to],
+      ["Compared of the copy", job.compared && compared(job.compared)],
       [stops(job) ? "Guest was off" : "Guest's writes waited", job.pause_ms === null || job.pause_ms === undefined ? null : `${job.pause_ms} ms`],
     ]),
     h("details", { open: !isFinal(job) },
@@ -72,6 +73,11 @@ export function jobCard(job, acts, rates = []) {
       h("summary", {}, "Timeline"),
       h("div", { class: "scroll" }, h("table", {}, h("tbody", {}, job.timeline.map((event) =>
         h("tr", {}, h("td", { class: "num" }, duration(between(job.created_at, event.at))), h("td", {}, event.what), h("td", {}, time(event.at)))))))));
+}
+
+function compared({ how, bytes: some, of_bytes: all }) {
+  const sampled = how.sampled;
+  return sampled ? `${bytes(some)} of ${bytes(all)}: a sample of ${sampled.percent} % by the seed ${sampled.seed}` : "every byte";
 }
 
 // A migration that stops the guest for a moment, rather than hold its writes.

@@ -4,7 +4,7 @@ use super::Driver;
 use crate::route::LOW_PAUSE;
 use crate::staging::check_directory;
 use crate::target::Needs;
-use crate::{CutOver, Destination, JobError, Mode, RecoveryRequest, failure};
+use crate::{CutOver, Destination, JobError, Mode, RecoveryRequest, Verification, failure};
 
 impl Driver {
     /// Puts the steps of a migration into the plan, if it can work.
@@ -12,6 +12,7 @@ impl Driver {
         &mut self,
         to: Option<Destination>,
         cut_over: Option<CutOver>,
+        verify: Option<Verification>,
     ) -> Result<(), JobError> {
         if self.record.request.mode == Mode::LiveMount {
             return Err(JobError::conflict(
@@ -34,7 +35,9 @@ impl Driver {
         to.validate(&self.record.request.target)?;
         let mut request = self.record.request.clone();
         request.cut_over = cut_over.or(request.cut_over);
+        request.verify = verify.or(request.verify);
         request.validate_cut_over()?;
+        request.validate_verify()?;
         let mut relocates = true;
         match &to {
             Destination::Datastore(name) => {
@@ -51,6 +54,8 @@ impl Driver {
         };
         if self.record.plan.migrate(steps) {
             self.record.request.cut_over = request.cut_over;
+            self.record.request.verify = request.verify;
+            self.record.compared = None;
             self.record.destination = Some(to);
             (self.record.error, self.record.ran, self.record.stopped_at) = (None, None, None);
             for step in steps {

@@ -119,8 +119,8 @@ impl Driver {
                 let _ = answer.send(Still::of(&self.env, &self.record, &mut self.live).await);
                 return Flow::On;
             }
-            Command::Finish(Finish::Migrate { to, cut_over }, answer) => {
-                let begun = self.begin_migration(to, cut_over).await;
+            Command::Finish(Finish::Migrate { to, cut_over, verify }, answer) => {
+                let begun = self.begin_migration(to, cut_over, verify).await;
                 let flow = if begun.is_ok() { self.write().await } else { Flow::On };
                 // Nobody listens any more if the caller has gone.
                 let _ = answer.send(begun);
@@ -151,14 +151,14 @@ impl Driver {
 
     async fn migrate_by_itself(&mut self) -> Flow {
         self.tried = true;
-        let begun = self.begin_migration(None, None).await;
+        let begun = self.begin_migration(None, None, None).await;
         self.begun(begun).await
     }
 
     /// The host has no licence to move the VM: it is copied, and stopped for a moment.
     async fn migrate_otherwise(&mut self, to: Destination) -> Flow {
         self.tried = true;
-        let begun = self.begin_migration(Some(to), None).await;
+        let begun = self.begin_migration(Some(to), None, None).await;
         self.begun(begun).await
     }
 

@@ -48,6 +48,7 @@ pub(crate) fn view(
         export: export(env, record),
         migrated_to: record.migrated_to.clone(),
         pause_ms: record.pause_ms,
+        compared: record.compared,
         timeline: record.timeline.clone(),
         error: stuck.map(|obstacle| obstacle.error.clone()).or_else(|| record.error.clone()),
         obstacle: stuck.cloned(),

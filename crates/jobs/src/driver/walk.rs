@@ -10,7 +10,7 @@ use crate::{Finish, JobError, Next, Outcome, Step, failure};
 
 /// How a step ended.
 enum Ended {
-    Done(Result<Found, JobError>),
+    Done(Box<Result<Found, JobError>>),
     /// Someone ends the job: the step is left where it is, and undone.
     Cut(Outcome, &'static str),
     /// Someone commits: the step goes on with that, once it is journaled. Whether the original goes.
@@ -34,8 +34,10 @@ impl Driver {
             return Flow::Stop;
         }
         match self.work(step).await {
-            Ended::Done(Ok(found)) => self.applied(step, found).await,
-            Ended::Done(Err(error)) => self.failed(step, &error).await,
+            Ended::Done(done) => match *done {
+                Ok(found) => self.applied(step, found).await,
+                Err(error) => self.failed(step, &error).await,
+            },
             Ended::Cut(outcome, why) => self.unwind(outcome, why).await,
             Ended::Committed(remove_original) => {
                 self.record.commit = Some(remove_original);
@@ -73,7 +75,7 @@ impl Driver {
         loop {
             let command = tokio::select! {
                 biased;
-                done = &mut doing => return Ended::Done(done),
+                done = &mut doing => return Ended::Done(Box::new(done)),
                 () = self.stop.cancelled(), if may_cut => return Ended::Stop,
                 () = show::sleep(expires), if may_cut => {
                     return Ended::Cut(Outcome::Expired, "expired");
@@ -233,6 +235,10 @@ impl Driver {
         record.migrated_to = found.migrated_to.or(record.migrated_to.take());
         record.pause_ms = found.pause_ms.or(record.pause_ms);
         record.ran = found.ran.or(record.ran);
+        if let Some(compared) = found.compared {
+            record.compared = Some(compared);
+            record.note(Timestamp::now(), compared.to_string());
+        }
         if let Some(copied) = found.copied {
             record.nvram = copied.nvram;
             for (disk, size) in record.disks.iter_mut().zip(copied.sizes) {

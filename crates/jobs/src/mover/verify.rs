@@ -1,10 +1,11 @@
 use std::ops::Range;
+use std::sync::Arc;
 
 use rekindle_block::{Block, BlockHash, BlockIdx, BlockSize, is_zero};
 use rekindle_disk::Segments;
 use rekindle_repo::MapEntry;
 
-use super::{BlockSet, Done, Mover, Source, copy, indices, stored};
+use super::{BlockSet, Done, Mover, Sample, Source, copy, indices, stored};
 use crate::{JobError, failure};
 
 /// What a block of a copy must be.
@@ -21,16 +22,31 @@ enum Expected {
     Disk(Segments),
 }
 
-/// Compares a whole copy. Returns blocks that the guest has written to and that differ.
-pub(super) async fn disk(mover: &Mover<'_>, source: &Source) -> Result<Vec<BlockIdx>, JobError> {
+/// Compares a whole copy, or a sample of it. Returns blocks that the guest has written to and that differ.
+pub(super) async fn disk(
+    mover: &Mover<'_>,
+    source: &Source,
+    sample: Option<Arc<Sample>>,
+) -> Result<Vec<BlockIdx>, JobError> {
     let size = source.map.block_size();
     let written = source.disk.written(0).map(|written| written.range);
-    let written = std::sync::Arc::new(BlockSet::touched(size, written));
+    let written = Arc::new(BlockSet::touched(size, written));
     let end = source.disk.size();
     let copied = source.clone();
     let work = move |piece: Range<u64>| {
-        let (source, written) = (copied.clone(), written.clone());
-        async move { compare(&source, piece, |idx| written.contains(idx)).await }
+        let (source, written, sample) = (copied.clone(), written.clone(), sample.clone());
+        async move {
+            let Some(sample) = sample else {
+                return compare(&source, piece, |idx| written.contains(idx)).await;
+            };
+            let mut all = Done { result: Vec::new(), bytes: 0 };
+            for part in sample.ranges(piece) {
+                let done = compare(&source, part, |idx| written.contains(idx)).await?;
+                all.result.extend(done.result);
+                all.bytes += done.bytes;
+            }
+            Ok(all)
+        }
     };
     let found = mover.each_piece(0..end, work).await?;
     Ok(found.into_iter().flatten().collect())

@@ -82,12 +82,14 @@ impl Work<'_> {
     /// Reads the copy back and compares it with point and overlay.
     pub(super) async fn verify(&mut self) -> Result<Found, JobError> {
         let (sources, _) = self.sources().await?;
-        self.live.suspects = self.mover().verify(&sources).await?;
+        let how = self.record.request.verification();
+        let (suspects, compared) = self.mover().verify(&sources, how).await?;
+        self.live.suspects = suspects;
         if self.live.trackers.is_empty() {
             // After a restart nobody knows what changed: the last pass takes all that was written.
             self.live.suspects.clear();
         }
-        Ok(Found::default())
+        Ok(Found { compared: Some(compared), ..Found::default() })
     }
 
     pub(super) async fn freeze(&mut self) -> Result<Found, JobError> {

@@ -45,6 +45,10 @@ pub(crate) struct State {
     pub(crate) miscopies: Option<usize>,
     /// Its VM's snapshot is not the appliance's.
     pub(crate) others: bool,
+    /// It gives files as a whole only.
+    pub(crate) whole_files: bool,
+    /// Bytes of files that were read in parts.
+    pub(crate) parts_read: u64,
     /// Copies of disks never end.
     pub(crate) hangs: bool,
     /// What is attached to VMs that were there before.

@@ -1,5 +1,6 @@
 //! What a migration with a short pause asks of a host.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use super::{Link, vsphere};
@@ -22,6 +23,13 @@ impl FileReader {
             Self::Fake(parts) => Ok(parts.pop_front()),
         }
     }
+}
+
+/// Some bytes of a file.
+pub(crate) struct FilePart {
+    pub(crate) file: FileReader,
+    /// Bytes of the whole file.
+    pub(crate) of_bytes: u64,
 }
 
 macro_rules! to_host {
@@ -67,6 +75,16 @@ impl Link {
         path: &str,
     ) -> Result<FileReader, JobError> {
         to_host!(self, link => link.open_file(mount, path).await)
+    }
+
+    /// Begins to read some bytes of a file of a datastore; `None` if the host gives only whole ones.
+    pub(crate) async fn open_part(
+        &self,
+        mount: &HostMount,
+        path: &str,
+        range: Range<u64>,
+    ) -> Result<Option<FilePart>, JobError> {
+        to_host!(self, link => link.open_part(mount, path, range).await)
     }
 
     /// The whole of a small file of a datastore.

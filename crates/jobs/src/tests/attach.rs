@@ -55,7 +55,8 @@ fn disks_are_attached_to_a_vm_and_detached_at_the_end() {
         assert!(served.iter().all(|file| file.kind != FileKind::Vmx), "{served:?}");
         assert_eq!(view.expires_at, None);
         let to = Some(Destination::Datastore("vmfs".into()));
-        let migrate = running.jobs.finish(&job, Finish::Migrate { to, cut_over: None }).await;
+        let migrate =
+            running.jobs.finish(&job, Finish::Migrate { to, cut_over: None, verify: None }).await;
         assert_eq!(migrate.unwrap_err().code(), "attached_is_not_migrated");
         let refused = running.jobs.start(attached(), None).await.unwrap_err();
         assert_eq!(refused.code(), "vm_taken");

@@ -26,9 +26,11 @@ async fn finish(world: &World, running: &Running, job: &JobId, ending: Ending) {
         Ending::Discard => Finish::Discard,
         Ending::Migrate => to_directory(world, "out"),
         Ending::Straight => return,
-        Ending::Relocate => {
-            Finish::Migrate { to: Some(Destination::Datastore("vmfs".into())), cut_over: None }
-        }
+        Ending::Relocate => Finish::Migrate {
+            to: Some(Destination::Datastore("vmfs".into())),
+            cut_over: None,
+            verify: None,
+        },
     };
     running.jobs.finish(job, finish).await.unwrap();
 }

@@ -200,7 +200,11 @@ fn a_forecast_comes_from_a_probe_first_and_from_earlier_jobs_then() {
         assert!(running.jobs.list().is_empty());
         let job = running.jobs.start(request("out"), None).await.unwrap();
         assert_eq!(running.serving(&job).await.planned.unwrap().to_power_on_ms, None);
-        running.jobs.finish(&job, Finish::Migrate { to: None, cut_over: None }).await.unwrap();
+        running
+            .jobs
+            .finish(&job, Finish::Migrate { to: None, cut_over: None, verify: None })
+            .await
+            .unwrap();
         let done = running.end(&job).await;
         let second = running.jobs.forecast(&request("out2")).await.unwrap();
         assert_eq!((second.samples, second.same_vm), (1, true));

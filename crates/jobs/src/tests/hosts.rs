@@ -165,7 +165,11 @@ fn a_migration_that_fails_can_be_tried_again() {
         let failed = view.wait_for(|v| v.state == JobState::Serving && v.error.is_some()).await;
         assert_eq!(failed.unwrap().error.as_ref().unwrap().code, "target_unreachable");
         assert!(world.host.state().vms[OURS].runs);
-        running.jobs.finish(&job, Finish::Migrate { to: None, cut_over: None }).await.unwrap();
+        running
+            .jobs
+            .finish(&job, Finish::Migrate { to: None, cut_over: None, verify: None })
+            .await
+            .unwrap();
         assert_eq!(running.end(&job).await.outcome, Some(Outcome::Migrated));
         assert_host_clean(world, &running);
         running.stop().await;
@@ -187,7 +191,11 @@ fn a_vm_that_moved_is_never_touched_whatever_else_happens() {
         running.serving(&job).await;
         // It moves, but its host does not say where to, and then someone cancels.
         world.host.state().fail.insert("find", 1);
-        running.jobs.finish(&job, Finish::Migrate { to: None, cut_over: None }).await.unwrap();
+        running
+            .jobs
+            .finish(&job, Finish::Migrate { to: None, cut_over: None, verify: None })
+            .await
+            .unwrap();
         let done = running.end(&job).await;
         assert_eq!((done.state, done.outcome), (JobState::Completed, Some(Outcome::Migrated)));
         assert_eq!(done.migrated_to.unwrap(), "vmfs");
@@ -235,12 +243,20 @@ fn writes_on_another_datastore_are_written_back_before_the_vm_moves() {
         );
         // A migration that fails has the guest write elsewhere again.
         world.host.state().fail.insert("relocate", 1);
-        running.jobs.finish(&job, Finish::Migrate { to: None, cut_over: None }).await.unwrap();
+        running
+            .jobs
+            .finish(&job, Finish::Migrate { to: None, cut_over: None, verify: None })
+            .await
+            .unwrap();
         let mut view = running.jobs.watch(&job).unwrap();
         let failed = view.wait_for(|v| v.state == JobState::Serving && v.error.is_some()).await;
         assert_eq!(failed.unwrap().error.as_ref().unwrap().code, "target_unreachable");
         assert!(world.host.state().vms[OURS].snapshot);
-        running.jobs.finish(&job, Finish::Migrate { to: None, cut_over: None }).await.unwrap();
+        running
+            .jobs
+            .finish(&job, Finish::Migrate { to: None, cut_over: None, verify: None })
+            .await
+            .unwrap();
         let done = running.end(&job).await;
         assert_eq!(done.outcome, Some(Outcome::Migrated));
         assert!(world.host.state().calls.contains(&"write_beside"));

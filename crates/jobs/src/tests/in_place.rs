@@ -250,7 +250,11 @@ fn a_migration_that_is_not_seen_to_end_still_asks() {
         let mut view = running.jobs.watch(&job).unwrap();
         let failed = |view: &JobView| view.state == JobState::Serving && view.error.is_some();
         view.wait_for(failed).await.unwrap();
-        running.jobs.finish(&job, Finish::Migrate { to: None, cut_over: None }).await.unwrap();
+        running
+            .jobs
+            .finish(&job, Finish::Migrate { to: None, cut_over: None, verify: None })
+            .await
+            .unwrap();
         asks(&running, &job).await;
         running.jobs.cancel(&job).await.unwrap();
         running.end(&job).await;

@@ -69,8 +69,11 @@ fn disks_alone_come_in_the_smallest_vm() {
         assert_eq!(running.disk(&job, 1).size(), SIZES[1]);
         assert_eq!(running.contents(&job, 1).await, expected(1));
         assert_eq!(running.disks.list().len(), 1);
-        let to =
-            Finish::Migrate { to: Some(Destination::Directory(world.path("out"))), cut_over: None };
+        let to = Finish::Migrate {
+            to: Some(Destination::Directory(world.path("out"))),
+            cut_over: None,
+            verify: None,
+        };
         running.jobs.finish(&job, to).await.unwrap();
         assert_eq!(running.end(&job).await.outcome, Some(Outcome::Migrated));
         assert!(std::fs::read(world.path("out/sample_1_1-flat.vmdk")).unwrap() == expected(1));

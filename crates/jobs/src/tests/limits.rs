@@ -86,7 +86,8 @@ fn a_job_that_is_not_there_or_does_not_serve_cannot_be_finished() {
         let job = running.jobs.start(to_export(), None).await.unwrap();
         running.serving(&job).await;
         let refuse = |finish| running.jobs.finish(&job, finish);
-        let nowhere = refuse(Finish::Migrate { to: None, cut_over: None }).await.unwrap_err();
+        let nowhere =
+            refuse(Finish::Migrate { to: None, cut_over: None, verify: None }).await.unwrap_err();
         assert_eq!(nowhere.code(), "destination_missing");
         let inside = refuse(to_directory(world, "state/x")).await.unwrap_err();
         assert_eq!(inside.code(), "bad_directory");

@@ -2,10 +2,13 @@
 
 mod crashes;
 
-use super::world::{Running, World, expected, to_host};
+use rekindle_block::BlockSize;
+
+use super::world::{Running, SIZES, World, expected, to_host};
+use crate::mover::Sample;
 use crate::{
     CutOver, CutOverMethod, Destination, Finish, GuestStop, InPlace, JobId, JobState, JobView,
-    MigrationStart, Outcome, RecoveryRequest, Step, StepState,
+    MigrationStart, Outcome, RecoveryRequest, Sampling, Step, StepState, Verification,
 };
 
 const OURS: &str = "[rekindle-lab] sample_1/sample_1.vmx";
@@ -27,7 +30,7 @@ fn manual(stop: GuestStop) -> RecoveryRequest {
 }
 
 fn migrate() -> Finish {
-    Finish::Migrate { to: None, cut_over: None }
+    Finish::Migrate { to: None, cut_over: None, verify: None }
 }
 
 fn home(job: &JobId) -> String {
@@ -203,6 +206,68 @@ fn a_copy_with_a_wrong_byte_is_found_before_the_guest_is_stopped() {
     }
 }
 
+/// What is wrong in a MiB that is in the sample is found, and what is in no sample is said to be.
+#[test]
+fn a_sample_of_a_copy_is_compared_and_told() {
+    let sampling = Sampling { percent: 40, seed: Some(7) };
+    let block = BlockSize::new(256 << 10).unwrap();
+    let written = Some(12345..12345 + 6789);
+    let sample = Sample::choose(SIZES[0], block, (sampling, 7, 0), written);
+    let world = World::new();
+    let mut found = 0;
+    for mib in 3..8u64 {
+        let at = (mib << 20) + 5;
+        world.reset();
+        standalone(&world);
+        world.live(async |world| {
+            let running = world.start().await;
+            let (job, mut model) = serving(&running, manual(GuestStop::ShutDown)).await;
+            world.host.state().miscopies = Some(at as usize);
+            let verify = Some(Verification::Sampled(sampling));
+            let finish = Finish::Migrate { to: None, cut_over: None, verify };
+            running.jobs.finish(&job, finish).await.unwrap();
+            if sample.ranges(0..SIZES[0]).any(|range| range.contains(&at)) {
+                found += 1;
+                assert_eq!(failed(&running, &job).await, "corrupt");
+                assert_back(world, &running, &job, &model).await;
+                running.jobs.cancel(&job).await.unwrap();
+                running.end(&job).await;
+            } else {
+                let done = running.end(&job).await;
+                let compared = done.compared.unwrap();
+                assert_eq!(compared.how, Verification::Sampled(sampling));
+                // Of the small disk all is in the sample.
+                assert_eq!(compared.bytes, sample.bytes() + SIZES[1]);
+                assert_eq!(compared.of_bytes, SIZES[0] + SIZES[1]);
+                assert_eq!(world.host.state().parts_read, compared.bytes);
+                assert!(done.timeline.iter().any(|e| e.what.contains("by the seed 7")));
+                model[0][at as usize] ^= 1;
+                assert_moved(world, &job, &model);
+            }
+            running.stop().await;
+        });
+    }
+    assert!((1..5).contains(&found), "{found} of the MiB are in the sample");
+}
+
+/// A host that gives no parts of a file: all of it is read, and so all is compared, and that is said.
+#[test]
+fn a_host_without_parts_of_files_has_all_of_them_compared() {
+    let world = World::new();
+    standalone(&world);
+    world.live(async |world| {
+        let running = world.start().await;
+        world.host.state().whole_files = true;
+        let verify = Some(Verification::Sampled(Sampling { percent: 1, seed: None }));
+        let request = RecoveryRequest { verify, ..manual(GuestStop::PowerOff) };
+        let (job, _) = serving(&running, request).await;
+        running.jobs.finish(&job, migrate()).await.unwrap();
+        let compared = running.end(&job).await.compared.unwrap();
+        assert_eq!((compared.how, compared.bytes), (Verification::Full, compared.of_bytes));
+        running.stop().await;
+    });
+}
+
 #[test]
 fn a_guest_that_does_not_shut_down_runs_on_unless_its_power_may_be_cut() {
     let world = World::new();
@@ -215,7 +280,7 @@ fn a_guest_that_does_not_shut_down_runs_on_unless_its_power_may_be_cut() {
         assert_eq!(failed(&running, &job).await, "guest_runs_on");
         assert_back(world, &running, &job, &model).await;
         let cut = CutOver { stop: GuestStop::PowerOff, ..CutOver::default() };
-        let finish = Finish::Migrate { to: None, cut_over: Some(cut) };
+        let finish = Finish::Migrate { to: None, cut_over: Some(cut), verify: None };
         running.jobs.finish(&job, finish).await.unwrap();
         assert_eq!(running.end(&job).await.outcome, Some(Outcome::Migrated));
         assert_moved(world, &job, &model);

@@ -6,7 +6,10 @@ use std::time::{Duration, Instant};
 use rekindle_image::Vmx;
 
 use super::world::{SIZES, World, expected, to_directory, to_export};
-use crate::{Destination, Finish, ImageFormat, JobState, Outcome, Phase};
+use crate::{
+    Destination, Finish, ImageFormat, JobState, Mode, Outcome, Phase, RecoveryRequest, Report,
+    Sampling, Verification,
+};
 
 /// Blocks that the sample's disks store: every other MiB, of blocks of 256 KiB, and a short last one.
 const STORED: [u64; 2] = [20, 5];
@@ -87,7 +90,7 @@ fn the_copy_may_have_another_format() {
             let to = Destination::Images { directory: world.path("out"), format };
             running
                 .jobs
-                .finish(&job, Finish::Migrate { to: Some(to), cut_over: None })
+                .finish(&job, Finish::Migrate { to: Some(to), cut_over: None, verify: None })
                 .await
                 .unwrap();
             let done = running.end(&job).await;
@@ -224,6 +227,51 @@ fn a_migration_that_fails_leaves_the_guest_with_all_it_wrote() {
         running.jobs.finish(&job, to_directory(world, "out")).await.unwrap();
         assert_eq!(running.end(&job).await.outcome, Some(Outcome::Migrated));
         assert!(std::fs::read(world.path("out/sample_1-flat.vmdk")).unwrap() == model);
+        world.assert_clean(&running);
+        running.stop().await;
+    });
+}
+
+#[test]
+fn how_much_of_a_copy_was_compared_is_told() {
+    let world = World::new();
+    world.live(async |world| {
+        let running = world.start().await;
+        let all = SIZES[0] + SIZES[1];
+        let sampled = |seed| Verification::Sampled(Sampling { percent: 20, seed });
+        for (number, how) in
+            [Verification::Full, sampled(None), sampled(Some(5))].into_iter().enumerate()
+        {
+            let request = RecoveryRequest { verify: Some(how), ..to_export() };
+            let job = running.jobs.start(request, None).await.unwrap();
+            running.serving(&job).await;
+            let finish = to_directory(world, &format!("out{number}"));
+            running.jobs.finish(&job, finish).await.unwrap();
+            let done = running.end(&job).await;
+            assert_eq!(done.outcome, Some(Outcome::Migrated), "{:?}", done.error);
+            let compared = done.compared.unwrap();
+            assert_eq!(compared.of_bytes, all);
+            match compared.how {
+                Verification::Full => assert_eq!((how, compared.bytes), (Verification::Full, all)),
+                Verification::Sampled(sampling) => {
+                    // First, last and one of the other seven MiB of the one disk, and all of the other.
+                    assert_eq!(compared.bytes, (3 << 20) + SIZES[1]);
+                    assert!(sampling.seed.is_some() && (number == 1 || sampling.seed == Some(5)));
+                }
+            }
+            let report = Report::of(&done);
+            assert_eq!(report.compared, Some(compared));
+            assert!(report.csv().contains(&format!(",{},", compared.bytes)));
+            assert!(report.html().contains(&compared.to_string()));
+        }
+        let mount =
+            RecoveryRequest { mode: Mode::LiveMount, verify: Some(sampled(None)), ..to_export() };
+        assert_eq!(mount.validate().unwrap_err().code(), "bad_verify");
+        for percent in [0, 100] {
+            let verify = Some(Verification::Sampled(Sampling { percent, seed: None }));
+            let request = RecoveryRequest { verify, ..to_export() };
+            assert_eq!(request.validate().unwrap_err().code(), "bad_verify");
+        }
         world.assert_clean(&running);
         running.stop().await;
     });

@@ -347,6 +347,7 @@ pub(super) fn to_export() -> RecoveryRequest {
         migrate: None,
         migration: None,
         cut_over: None,
+        verify: None,
         expires_in_seconds: None,
         keep_seconds: None,
         power_on: None,
@@ -369,5 +370,9 @@ pub(super) fn to_host() -> RecoveryRequest {
 }
 
 pub(super) fn to_directory(world: &World, name: &str) -> Finish {
-    Finish::Migrate { to: Some(Destination::Directory(world.path(name))), cut_over: None }
+    Finish::Migrate {
+        to: Some(Destination::Directory(world.path(name))),
+        cut_over: None,
+        verify: None,
+    }
 }

@@ -8,9 +8,11 @@ use rekindle_disk::{ChangeTracker, Disk};
 use tokio::time::{Instant, sleep};
 
 use super::super::{Found, Work};
+use crate::journal::HostMount;
+use crate::mover::{Sample, sample};
 use crate::progress::Limiter;
-use crate::target::FileReader;
-use crate::{JobError, Phase, failure};
+use crate::target::{FileReader, Link};
+use crate::{Compared, JobError, Phase, Verification, failure};
 
 /// Bytes that are compared at a time.
 const PIECE: usize = 1 << 20;
@@ -66,25 +68,77 @@ impl Work<'_> {
         link.remove_dir(mount, &home).await
     }
 
-    /// Every byte of the copy is that of our disks, which nobody has written to since.
+    /// Every byte of the copy is that of our disks, which nobody has written to since; or each of a sample, where the host
+    /// gives parts of a file. Of one that does not all is compared, as all must be read.
     pub(in super::super) async fn compare(&mut self) -> Result<Found, JobError> {
         let disks = self.live.disks(self.env, self.record).await?;
         let (link, mount, _) = self.link()?;
         let home = self.new_home()?;
         let total = disks.iter().map(|disk| disk.size()).sum();
         let _working = self.status.meter.begin(Phase::Verify, total);
-        for (record, disk) in self.record.disks.iter().zip(&disks) {
+        let how = self.record.request.verification().seeded()?;
+        let (mut bytes, mut sampled) = (0u64, false);
+        for (number, (record, disk)) in self.record.disks.iter().zip(&disks).enumerate() {
             let descriptor = format!("{home}/{}", record.descriptor);
             let text = link.read_file(mount, &descriptor).await?;
             let extent = super::chain::flat_extent(&text, disk.size())?;
-            let file = link.open_file(mount, &format!("{home}/{extent}")).await?;
-            self.compare_disk(file, disk, &record.key).await?;
+            let path = format!("{home}/{extent}");
+            let part = match sample(disk, number, how).await? {
+                Some(sample) => {
+                    self.compare_sample((link, mount, &path), disk, (&sample, &record.key)).await?
+                }
+                None => None,
+            };
+            sampled |= part.is_some();
+            bytes += match part {
+                Some(bytes) => bytes,
+                None => {
+                    let file = link.open_file(mount, &path).await?;
+                    self.compare_disk(file, disk, &record.key).await?;
+                    disk.size()
+                }
+            };
         }
         if self.live.trackers.iter().map(ChangeTracker::take).any(|ranges| !ranges.is_empty()) {
             let message = "a disk was written to under its snapshot";
             return Err(JobError::conflict("disk_changed", message));
         }
-        Ok(Found::default())
+        let how = if sampled { how } else { Verification::Full };
+        Ok(Found { compared: Some(Compared { how, bytes, of_bytes: total }), ..Found::default() })
+    }
+
+    /// Bytes that were compared of a sample; `None` if the host gives no parts of a file.
+    async fn compare_sample(
+        &self,
+        (link, mount, path): (&Link, &HostMount, &str),
+        disk: &Arc<Disk>,
+        (sample, key): (&Sample, &str),
+    ) -> Result<Option<u64>, JobError> {
+        let limiter = Limiter::new(self.env.job_limit.clone());
+        for range in sample.ranges(0..disk.size()) {
+            let Some(mut part) = link.open_part(mount, path, range.clone()).await? else {
+                return Ok(None);
+            };
+            if part.of_bytes != disk.size() {
+                return Err(differs(key, part.of_bytes.min(disk.size())));
+            }
+            let mut at = range.start;
+            while let Some(bytes) = part.file.next().await? {
+                limiter.take(bytes.len() as u64).await;
+                if at + bytes.len() as u64 > range.end {
+                    return Err(differs(key, range.end));
+                }
+                compare_piece(disk, at, &bytes)
+                    .await?
+                    .map_or(Ok(()), |at| Err(differs(key, at)))?;
+                at += bytes.len() as u64;
+                self.status.meter.add(bytes.len() as u64);
+            }
+            if at != range.end {
+                return Err(differs(key, at));
+            }
+        }
+        Ok(Some(sample.bytes()))
     }
 
     async fn compare_disk(

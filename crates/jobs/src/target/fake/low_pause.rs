@@ -1,6 +1,7 @@
 //! A host whose snapshots, copies and files are real enough to be compared.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use rekindle_nfs::{Export, Exports};
 use super::{FakeHost, FakeVm, State};
 use crate::JobError;
 use crate::journal::HostMount;
-use crate::target::FileReader;
+use crate::target::{FilePart, FileReader};
 
 /// What the guest wrote, by the disk's number: places and bytes, in order.
 pub(crate) type Over = Vec<(usize, u64, Vec<u8>)>;
@@ -226,8 +227,8 @@ impl FakeHost {
         for bytes in disk.read(0..disk.size(), Priority::Guest).await.unwrap() {
             flat.extend_from_slice(&bytes);
         }
-        if let Some(at) = miscopies {
-            flat[at] ^= 1;
+        if let Some(byte) = miscopies.and_then(|at| flat.get_mut(at)) {
+            *byte ^= 1;
         }
         progress(50);
         let extent = to.replace(".vmdk", "-flat.vmdk");
@@ -251,6 +252,25 @@ impl FakeHost {
     ) -> Result<FileReader, JobError> {
         let bytes = self.read_file(mount, path).await?;
         Ok(FileReader::Fake(bytes.chunks(333_333).map(<[u8]>::to_vec).collect()))
+    }
+
+    /// Whole files only, if it is such a host.
+    pub(crate) async fn open_part(
+        &self,
+        mount: &HostMount,
+        path: &str,
+        range: Range<u64>,
+    ) -> Result<Option<FilePart>, JobError> {
+        let bytes = self.read_file(mount, path).await?;
+        let mut state = self.state();
+        if state.whole_files {
+            return Ok(None);
+        }
+        let end = range.end.min(bytes.len() as u64);
+        let part = &bytes[range.start as usize..end as usize];
+        state.parts_read += part.len() as u64;
+        let file = FileReader::Fake(part.chunks(333_333).map(<[u8]>::to_vec).collect());
+        Ok(Some(FilePart { file, of_bytes: bytes.len() as u64 }))
     }
 
     pub(crate) async fn read_file(

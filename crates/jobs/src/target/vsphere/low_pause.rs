@@ -1,3 +1,4 @@
+use std::ops::Range;
 use std::time::Duration;
 
 pub(crate) use rekindle_vsphere::Download;
@@ -7,7 +8,7 @@ use tokio::time::Instant;
 use super::{Link, failure, vm_id};
 use crate::JobError;
 use crate::journal::HostMount;
-use crate::target::{FileReader, RELOCATE_WITHIN};
+use crate::target::{FilePart, FileReader, RELOCATE_WITHIN};
 
 /// The largest descriptor that is read whole.
 const SMALL: u64 = 1 << 20;
@@ -54,6 +55,18 @@ impl Link {
         let (session, host) = self.host(mount.host.as_deref()).await?;
         let opened = session.open_file_of(&host, path).await;
         opened.map(FileReader::Vsphere).map_err(|e| failure(&format!("read {path}"), e))
+    }
+
+    pub(crate) async fn open_part(
+        &self,
+        mount: &HostMount,
+        path: &str,
+        range: Range<u64>,
+    ) -> Result<Option<FilePart>, JobError> {
+        let (session, host) = self.host(mount.host.as_deref()).await?;
+        let opened = session.open_part_of(&host, path, range).await;
+        let opened = opened.map_err(|e| failure(&format!("read {path}"), e))?;
+        Ok(opened.map(|(file, of_bytes)| FilePart { file: FileReader::Vsphere(file), of_bytes }))
     }
 
     pub(crate) async fn read_file(
