@@ -14,7 +14,7 @@ use super::jobs::{Paging, WhyBody, in_scope, offered};
 use super::reasoned::Asked;
 use crate::{
     Console, Problem,
-    act::Act,
+    act::{Act, REASON_MAX},
     auth::Caller,
     given::{At, Body, MaybeBody},
     listen::ClientAddress,
@@ -126,7 +126,8 @@ pub(crate) async fn resume_batch(
         Resume::Retry => "retry what failed",
         Resume::Skip => "skip what failed",
     };
-    let act = Act::new(&caller, "batch.resume", format!("{id}: {how}")).because(&console, reason)?;
+    let act =
+        Act::new(&caller, "batch.resume", format!("{id}: {how}")).because(&console, reason)?;
     let (batches, goes_on) = (Arc::clone(&console.batches), id.clone());
     let (seen, console_) = (Seen::of(&headers), Arc::clone(&console));
     let in_turn = async move {

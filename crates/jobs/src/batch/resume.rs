@@ -4,6 +4,7 @@
 //! next start. A VM that is begun again is so under another key than before, so that it gets a job of its own.
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::record::{Member, Record};
@@ -12,7 +13,7 @@ use super::{BatchState, Batches, GroupState};
 use crate::{JobError, JobId, JobState, Jobs, failure};
 
 /// What becomes of the group at which a batch was halted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Resume {
     /// What of it is not up is begun or looked at again: VMs whose job has failed or ended, and all gates.

@@ -1,5 +1,6 @@
 //! How much of a copy is compared.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Mode, RecoveryRequest};
@@ -9,7 +10,7 @@ use crate::JobError;
 const SEED_MAX: u64 = (1 << 53) - 1;
 
 /// How much of a copy is read back and compared before it counts. Nothing is not offered.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Verification {
     /// Every byte.
@@ -20,13 +21,15 @@ pub enum Verification {
 }
 
 /// Which part of the rest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Sampling {
     /// How many percent, from 1 to 99.
+    #[schemars(range(min = 1, max = 99))]
     pub percent: u8,
     /// What they are chosen by, below 2^53; drawn at random when absent. The job's report names it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = SEED_MAX))]
     pub seed: Option<u64>,
 }
 
@@ -66,7 +69,7 @@ impl Verification {
 }
 
 /// What was compared of a copy, and found to be as it must.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Compared {
     /// How, with the seed that a sample was chosen by.
     pub how: Verification,
