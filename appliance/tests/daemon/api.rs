@@ -84,7 +84,7 @@ async fn a_call_under_a_key_is_made_once_and_answered_the_same_after_a_restart()
     let wanted = json!({ "name": "ci", "expires_in_seconds": 3600 });
     let token: Value =
         program.post("tokens", "token-0123456789", &wanted).await.json().await.unwrap();
-    daemon.stop(&[]);
+    daemon.kill();
     let daemon = site.start();
     let program = Program::new(&daemon);
     let again: Value =

@@ -16,12 +16,13 @@ use axum::{
 use parking_lot::RwLock;
 use schemars::{JsonSchema, generate::SchemaSettings};
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Number, Value};
 
 use crate::{Problem, shape, shape::Bounded};
 
-/// Below it every whole number is one that a float can be: 2^53.
-const EXACT: f64 = 9_007_199_254_740_992.0;
+/// The least floats that are larger than every `u64` and every `i64`: 2^64 and 2^63.
+const ABOVE_U64: f64 = 18_446_744_073_709_551_616.0;
+const ABOVE_I64: f64 = 9_223_372_036_854_775_808.0;
 
 /// A body that must be there, as JSON.
 pub(crate) struct Body<T>(pub(crate) T);
@@ -103,9 +104,8 @@ fn read<T: DeserializeOwned + JsonSchema + 'static>(bytes: &[u8]) -> Result<T, P
 fn without_fractions(value: &mut Value) -> bool {
     match value {
         Value::Number(number) if number.is_f64() => {
-            let whole = number.as_f64().filter(|x| x.fract() == 0.0 && x.abs() < EXACT);
-            let Some(whole) = whole else { return false };
-            *number = (whole as i64).into();
+            let Some(whole) = number.as_f64().and_then(whole) else { return false };
+            *number = whole;
             true
         }
         Value::Array(items) => {
@@ -115,6 +115,18 @@ fn without_fractions(value: &mut Value) -> bool {
             fields.values_mut().fold(false, |had, one| without_fractions(one) | had)
         }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+    }
+}
+
+/// The integer that a float is, if it is one that serde_json has.
+fn whole(float: f64) -> Option<Number> {
+    if float.fract() != 0.0 {
+        return None;
+    }
+    match float {
+        float if (0.0..ABOVE_U64).contains(&float) => Some((float as u64).into()),
+        float if (-ABOVE_I64..0.0).contains(&float) => Some((float as i64).into()),
+        _ => None,
     }
 }
 
@@ -172,6 +184,20 @@ mod tests {
     struct Place {
         #[serde(default)]
         name: String,
+    }
+
+    #[test]
+    fn a_float_that_is_an_integer_is_read_as_one() {
+        for (float, number) in [
+            (5.0, "5"),
+            (-3.0, "-3"),
+            (1e18, "1000000000000000000"),
+            (18_446_744_073_709_549_568.0, "18446744073709549568"),
+            (-ABOVE_I64, "-9223372036854775808"),
+        ] {
+            assert_eq!(whole(float).map(|one| one.to_string()).as_deref(), Some(number));
+        }
+        assert!([0.5, ABOVE_U64, -2.0 * ABOVE_I64, f64::NAN].iter().all(|x| whole(*x).is_none()));
     }
 
     #[test]

@@ -140,9 +140,11 @@ impl Answers {
 
     fn begin_at(&self, claim: &Claim, now: Timestamp) -> Result<Begun, StateError> {
         let mut known = self.known.lock();
-        self.make_room(&mut known, now)?;
-        if let Some(entry) = known.get(&claim.id) {
-            return if entry.running { Ok(Begun::Now) } else { self.found(claim) };
+        let entry = known.get(&claim.id).copied();
+        match entry.filter(|entry| entry.running || now.duration_since(entry.at) < LIFE) {
+            Some(entry) if entry.running => return Ok(Begun::Now),
+            Some(_) => return self.found(claim),
+            None => self.make_room(&mut known, now)?,
         }
         let (what, body) = (claim.what.clone(), claim.body.clone());
         let record = Record { at: now, what, body, sealed: None };
