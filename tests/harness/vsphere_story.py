@@ -309,6 +309,34 @@ def refused(daemon, body, code):
         raise AssertionError(f"accepted, and not refused as {code}")
 
 
+def budget(folder, simulator):
+    """A host that has no NFS mount left: a job waits and says so, is not begun, and goes on when there is one, also after a restart."""
+    config = configured(folder, simulator)
+    vmx, content = lay_down_backup(folder)
+    with Daemon(folder / "state", config=config) as daemon:
+        daemon.ingest(vmx)
+        simulator.door("POST", "/max-volumes?to=0")
+        body = {"point": "web", "target": {"kind": "vsphere", "name": "vcenter"}}
+        waits = "an NFS mount on the host vcenter: 0 are used, 0 are allowed (NFS.MaxVolumes)"
+        expect("the forecast says what it would wait for", daemon.api("POST", "recoveries/forecast", body)["waits_for"] == waits)
+        job = daemon.api("POST", "recoveries", body)["id"]
+        until("the job says what it waits for", lambda: daemon.job(job)["waits_for"] == waits, 30)
+        daemon.kill()
+        daemon.start()
+        until("and does so after a restart", lambda: daemon.job(job)["waits_for"] == waits, 30)
+        expect("nothing of it is begun", daemon.job(job)["state"] == "queued" and daemon.api("GET", "exports")["exports"] == [])
+        simulator.door("POST", "/max-volumes?to=1")
+        name = daemon.until_state(job, "serving")["name"]
+        runs_as_backed_up(simulator, name, content)
+        second = daemon.api("POST", "recoveries", body)["id"]
+        daemon.until_state(second, "serving")
+        expect("a second VM needs no mount more", len([one for one in simulator.state()["datastores"] if "nfs" in one]) == 1)
+        for one in (job, second):
+            daemon.command("finish", one, "discard", "--watch")
+        expect("no export is left", daemon.api("GET", "exports")["exports"] == [])
+    simulator.process.kill()
+
+
 def fault(simulator, **rule):
     simulator.door("POST", "/fault", json.dumps(rule).encode())
 

@@ -129,6 +129,13 @@ class Admin(Handler):
     def POST_guests(self, api, query):
         api.deaf_guests = query["answer"] == "no"
 
+    def POST_max_volumes(self, api, query):
+        api.max_volumes = int(query["to"])
+
+    def POST_others_move(self, api, query):
+        vm = next(vm for vm in api.vms.links["childEntity"] if vm.name == query["vm"])
+        api.start("RelocateVM_Task", vm, lambda task: time.sleep(float(query["seconds"])))
+
     def POST_files(self, api, query):
         api.whole_files = query["parts"] == "no"
 

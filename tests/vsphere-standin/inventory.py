@@ -99,7 +99,7 @@ class Managed:
     def properties(self):
         found = {"name": text(self.name), "parent": self.parent}
         for path, objects in self.links.items():
-            single = path in ("hostFolder", "vmFolder", "resourcePool", "configManager.datastoreSystem")
+            single = path in ("hostFolder", "vmFolder", "resourcePool", "configManager.datastoreSystem", "configManager.advancedOption")
             found[path] = objects[0] if single else refs(objects)
         return found
 
@@ -294,4 +294,4 @@ class Task(Managed):
                                 f"<localizedMessage>{escape(self.error.message)}</localizedMessage>")
         progress = None if self.progress is None else number(self.progress)
         return {"info.state": ("TaskInfoState", self.state), "info.progress": progress, "info.error": error, "info.result": self.result,
-                "info.entity": self.vm}
+                "info.entity": self.vm, "info.descriptionId": text({"RelocateVM_Task": "VirtualMachine.relocate"}.get(self.name, self.name))}

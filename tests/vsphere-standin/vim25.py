@@ -40,7 +40,8 @@ class Api(Leases, Deltas):
         dc.links.update(hostFolder=[hosts], vmFolder=[self.vms], datastore=[local])
         hosts.links["childEntity"], self.vms.links["childEntity"] = [compute], []
         compute.links.update(host=[self.host], resourcePool=[self.pool])
-        self.host.links.update({"datastore": [local], "network": [network], "configManager.datastoreSystem": [self.system]})
+        self.max_volumes, options = 8, self.add(Managed("OptionManager", "EsxHostAdvSettings-9"))
+        self.host.links.update({"datastore": [local], "network": [network], "configManager.datastoreSystem": [self.system], "configManager.advancedOption": [options]})
         for kind in ("ServiceInstance", "PropertyCollector", "SessionManager", "SearchIndex", "FileManager", "VirtualDiskManager"):
             self.add(Managed(kind, kind))
         self.tasks = self.add(Managed("TaskManager", "TaskManager"))
@@ -215,6 +216,11 @@ class Api(Leases, Deltas):
         self.objects.pop((datastore.kind, datastore.id))
         self.touch()
         return ""
+
+    def QueryOptions(self, this, args):
+        if args.findtext("name") != "NFS.MaxVolumes":
+            raise Fault("InvalidName", f"The name '{args.findtext('name')}' is invalid.")
+        return f'<returnval xsi:type="OptionValue"><key>NFS.MaxVolumes</key><value xsi:type="xsd:long">{self.max_volumes}</value></returnval>'
 
     def RefreshDatastore(self, this, args):
         return ""

@@ -79,6 +79,8 @@ fn recovery(config: &Config, found: &mut Found) {
     found.within("mover.guest_read_p95_ms", mover.guest_read_p95_ms, 1..=60_000);
     found.within("mover.settle_below_bytes", mover.settle_below_bytes, MIB..=TIB);
     found.within("mover.max_passes", mover.max_passes as u64, 1..=1000);
+    found.within("mover.max_moves_per_host", mover.max_moves_per_host as u64, 1..=64);
+    found.within("mover.max_moves_per_datastore", mover.max_moves_per_datastore as u64, 1..=64);
 }
 
 fn nfs(config: &Config, found: &mut Found) {

@@ -100,6 +100,8 @@ pub(crate) struct MoverSection {
     pub(crate) guest_read_p95_ms: u64,
     pub(crate) settle_below_bytes: u64,
     pub(crate) max_passes: usize,
+    pub(crate) max_moves_per_host: usize,
+    pub(crate) max_moves_per_datastore: usize,
 }
 
 impl Default for MoverSection {
@@ -113,6 +115,8 @@ impl Default for MoverSection {
             guest_read_p95_ms: 2,
             settle_below_bytes: 64 << 20,
             max_passes: 8,
+            max_moves_per_host: 2,
+            max_moves_per_datastore: 8,
         }
     }
 }

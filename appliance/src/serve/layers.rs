@@ -183,6 +183,8 @@ fn jobs(config: &Config) -> JobsConfig {
         guest_read_p95: Duration::from_millis(config.mover.guest_read_p95_ms),
         settle_below_bytes: config.mover.settle_below_bytes,
         max_passes: config.mover.max_passes,
+        max_moves_per_host: config.mover.max_moves_per_host,
+        max_moves_per_datastore: config.mover.max_moves_per_datastore,
         ..MoverConfig::default()
     };
     jobs

@@ -70,6 +70,10 @@ pub struct MoverConfig {
     pub warm: bool,
     /// Pieces of [`crate::MOVER_PIECE`] bytes in flight, per job.
     pub parallel: usize,
+    /// The most storage migrations at once on one host, others' included.
+    pub max_moves_per_host: usize,
+    /// The most of this appliance's from or to one datastore.
+    pub max_moves_per_datastore: usize,
     /// The most bytes per second and job; 0 for no limit.
     pub max_bytes_per_second: u64,
     /// The most bytes per second of all jobs together, and of read-ahead and boot profiles; 0 for no
@@ -121,6 +125,8 @@ impl Default for MoverConfig {
         Self {
             warm: true,
             parallel: 4,
+            max_moves_per_host: 2,
+            max_moves_per_datastore: 8,
             max_bytes_per_second: 0,
             total_max_bytes_per_second: 0,
             hours: Vec::new(),

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admission::Gate;
+use crate::budget::Moves;
 use crate::hours::JobLimit;
 use crate::inboxes::Inboxes;
 use crate::journal::{HostMount, Journal, Record};
@@ -35,6 +36,7 @@ pub(crate) struct Env {
     pub(crate) repositories: BTreeMap<String, Attached>,
     pub(crate) links: BTreeMap<String, Link>,
     pub(crate) gate: Gate,
+    pub(crate) moves: Moves,
     pub(crate) passkeys: Passkeys,
     /// Users of exports, by the export's name.
     pub(crate) exported: Shares<String>,
@@ -76,6 +78,7 @@ impl Env {
             repositories: deps.repositories,
             links: links.collect(),
             gate: Gate::default(),
+            moves: Moves::default(),
             passkeys: Passkeys::default(),
             exported: Shares::default(),
             mounted: Shares::default(),

@@ -86,6 +86,7 @@
 mod admission;
 mod batch;
 mod boot;
+mod budget;
 mod config;
 mod descriptor;
 mod driver;

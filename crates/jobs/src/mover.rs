@@ -245,6 +245,16 @@ async fn to_do(sources: &[Source]) -> Result<u64, JobError> {
     Ok(bytes)
 }
 
+/// Bytes of disks that are no zeros of the recovery point, at most: what a copy takes where holes take nothing.
+pub(crate) async fn data_bytes(disks: &[Arc<Disk>], maps: &[DiskMap]) -> Result<u64, JobError> {
+    let mut bytes = 0u64;
+    for (disk, map) in disks.iter().zip(maps) {
+        let data = stored::bytes(map).await?.saturating_add(disk.written_bytes());
+        bytes = bytes.saturating_add(data.min(disk.size()));
+    }
+    Ok(bytes)
+}
+
 /// `range`, cut where pieces end.
 fn pieces(range: Range<u64>) -> impl Iterator<Item = Range<u64>> {
     let mut at = range.start;

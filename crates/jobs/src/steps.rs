@@ -2,6 +2,7 @@
 //! after it was cut short anywhere.
 
 mod attach;
+mod budget;
 mod cutover;
 pub(crate) mod export;
 pub(crate) mod files;
@@ -156,6 +157,11 @@ impl Work<'_> {
     /// Waits for a turn and for space.
     async fn admit(&mut self) -> Result<Found, JobError> {
         let turn = turn(self.record);
+        if self.mount_obstacle().await?.is_some() {
+            // Others, whose hosts are free, go on meanwhile. It keeps its place.
+            self.env.gate.leave(&turn);
+            self.await_mount().await?;
+        }
         self.env.gate.join_again(&turn);
         loop {
             let changed = self.env.gate.changed();

@@ -2,6 +2,7 @@
 
 mod aside;
 mod attach;
+mod budget;
 #[cfg(test)]
 pub(crate) mod fake;
 mod low_pause;
@@ -63,6 +64,8 @@ pub struct VsphereTarget {
 pub(crate) struct Needs<'a> {
     /// The datastore to migrate to.
     pub(crate) migrate: Option<&'a str>,
+    /// Bytes that it must hold at least.
+    pub(crate) bytes: u64,
     /// That the host moves VMs by itself, if one is to migrate.
     pub(crate) relocate: bool,
     /// Other datastores.

@@ -4,6 +4,7 @@ mod attach;
 mod batches;
 mod beside;
 mod boot;
+mod budget;
 mod crashes;
 mod ends;
 mod fork;

@@ -50,7 +50,7 @@ impl NasExport {
         self.remote_host.eq_ignore_ascii_case(&other.remote_host) && path(self) == path(other)
     }
 
-    fn is(&self, datastore: &Datastore) -> bool {
+    pub(crate) fn is(&self, datastore: &Datastore) -> bool {
         datastore.nas.as_ref().is_some_and(|nas| self.same_remote(nas))
     }
 }

@@ -7,6 +7,7 @@
 //!  export                                                             what a backup wants: disks and files of a VM
 //!  files disk_copy                                                    files and disks of datastores, read, written, copied
 //!  aside                                                              a VM that makes room for another: found, renamed, put back
+//!  budget                                                             what a host bears: mounts, migrations under way
 //!  attach                                                             disks of ours on a VM that is not: attached, detached
 //!      └─────────┴────────┴─────┴────┴──────┴────────┴───────┘
 //!                  task   property                        tasks are followed, objects read and watched
@@ -46,6 +47,7 @@
 
 mod aside;
 mod attach;
+mod budget;
 mod datastore;
 mod directory;
 mod disk_copy;
@@ -74,6 +76,7 @@ use std::sync::Arc;
 
 pub use aside::{Standing, VmRef};
 pub use attach::{Attached, NewDisk, off_limits};
+pub use budget::NasMounts;
 pub use datastore::{Datastore, NasExport};
 pub use endpoint::{Endpoint, Limits, Trust};
 pub use error::VsphereError;

@@ -9,6 +9,8 @@ mod alone;
 mod aside;
 #[path = "servers/attach.rs"]
 mod attach;
+#[path = "servers/budget.rs"]
+mod budget;
 #[path = "servers/hostile.rs"]
 mod hostile;
 #[path = "servers/process.rs"]

@@ -8,7 +8,7 @@ use rekindle_repo::PointManifest;
 
 mod on_target;
 
-use on_target::{OnTarget, original_name};
+use on_target::{OnTarget, export_name, original_name};
 
 use super::Jobs;
 use crate::journal::{Accepted, DiskRecord, HostMount, Place, Record};
@@ -28,6 +28,8 @@ pub(super) struct Checked {
     mount: Option<HostMount>,
     /// The name of the VM that is to step aside.
     original: Option<String>,
+    /// What its host has no room for now.
+    pub(super) waits_for: Option<String>,
 }
 
 impl Jobs {
@@ -211,10 +213,13 @@ impl Jobs {
             failure::blocking(move || check_directory(&path, &own)).await?;
         }
         self.check_space(self.reserve(request, &repository, &point)?)?;
-        let chosen = point.disks.iter().filter(|disk| is_chosen(request, &disk.key)).count();
-        let OnTarget { clients, mount, original } =
+        let chosen = point.disks.iter().filter(|disk| is_chosen(request, &disk.key));
+        // As they are stored they are no larger than where they go.
+        let least = chosen.clone().fold(0u64, |sum, disk| sum.saturating_add(disk.stored_bytes));
+        let chosen = (chosen.count(), least);
+        let OnTarget { clients, mount, original, waits_for } =
             self.check_target(request, &point.vm.name, chosen).await?;
-        Ok(Checked { repository, point, clients, mount, original })
+        Ok(Checked { repository, point, clients, mount, original, waits_for })
     }
 
     fn check_space(&self, need: u64) -> Result<(), JobError> {
@@ -298,7 +303,7 @@ impl Jobs {
         let taken: Vec<&Place> =
             others.iter().filter_map(|job| entries.get(&job.id)).map(|e| &e.place).collect();
         let export = match &mount {
-            Some(mount) => format!("rekindle-{}", naming::slug(&mount.target)),
+            Some(mount) => export_name(mount),
             None => {
                 let exports = taken.iter().map(|place| place.export.clone()).collect();
                 naming::free(&format!("{slug}-{}", id.suffix()), &exports)

@@ -21,7 +21,7 @@ impl Jobs {
         }
         let reserve = self.reserve(request, &checked.repository, &checked.point)?;
         forecast.reserve_bytes = reserve;
-        forecast.waits_for = self.would_wait(reserve)?;
+        forecast.waits_for = checked.waits_for.or(self.would_wait(reserve)?);
         Ok(forecast)
     }
 

@@ -21,12 +21,14 @@ impl Work<'_> {
         Ok((self.env.link(&mount.target)?, mount, vmx))
     }
 
-    fn export_path(&self) -> String {
+    pub(super) fn export_path(&self) -> String {
         format!("/{}", self.record.place.export)
     }
 
     /// Mounts the export as a datastore; the host may know it by another name already.
     pub(super) async fn mount(&mut self) -> Result<Found, JobError> {
+        // Before others are kept waiting: those that leave have to come through here as well.
+        self.await_mount().await?;
         let (link, mount, _) = self.link()?;
         let mut users = self.env.mounted.of(&mount.share()).await;
         users.insert(self.record.id.clone(), Vec::new());
@@ -77,12 +79,12 @@ impl Work<'_> {
         }
     }
 
-    fn vm(&self) -> Result<&str, JobError> {
+    pub(super) fn vm(&self) -> Result<&str, JobError> {
         let vm = self.record.host_vm.as_deref();
         vm.ok_or_else(|| JobError::conflict("vm_gone", "the VM was never registered"))
     }
 
-    fn to_datastore(&self) -> Result<&str, JobError> {
+    pub(super) fn to_datastore(&self) -> Result<&str, JobError> {
         match &self.record.destination {
             Some(Destination::Datastore(name)) => Ok(name),
             Some(Destination::Directory(_) | Destination::Images { .. }) | None => {
@@ -92,6 +94,7 @@ impl Work<'_> {
     }
 
     pub(super) async fn relocate(&mut self) -> Result<Found, JobError> {
+        let _moving = self.await_move().await?;
         let (link, mount, _) = self.link()?;
         let total: u64 = self.record.disks.iter().map(|disk| disk.size).sum();
         let meter = &self.status.meter;

@@ -7,6 +7,7 @@ use rekindle_vsphere::{GuestView, Heartbeat, PowerState};
 
 mod aside;
 pub(crate) mod attach;
+pub(crate) mod budget;
 mod low_pause;
 
 use super::{HostFacts, Needs, Whereabouts};
@@ -53,6 +54,8 @@ pub(crate) struct State {
     pub(crate) hangs: bool,
     /// What is attached to VMs that were there before.
     pub(crate) hung: attach::Hung,
+    /// What it bears.
+    pub(crate) bears: budget::Bears,
     /// What is on other datastores.
     pub(crate) files: BTreeMap<String, Vec<u8>>,
     /// What the guest has written over its snapshot.
@@ -230,7 +233,9 @@ impl FakeHost {
         datastore: &str,
         progress: impl Fn(u8) + Send + Sync,
     ) -> Result<(), JobError> {
-        let mut state = self.call("relocate")?;
+        drop(self.call("relocate")?);
+        self.held().await;
+        let mut state = self.state();
         if state.unlicensed {
             return Err(JobError::refused(crate::target::UNLICENSED, "RestrictedVersion"));
         }

@@ -9,6 +9,7 @@ use tokio::sync::Mutex;
 
 mod aside;
 mod attach;
+mod budget;
 mod low_pause;
 
 pub(crate) use low_pause::{Download, next};
@@ -76,7 +77,7 @@ impl Link {
                 ));
             }
             if let Some(datastore) = needs.migrate {
-                check_migration(&session, &found.id, datastore, needs.relocate).await?;
+                check_migration(&session, &found.id, datastore, needs).await?;
             }
             for name in &needs.datastores {
                 let found = session.find_datastore(&found.id, name).await;
@@ -275,9 +276,9 @@ async fn check_migration(
     session: &Vsphere,
     host: &HostId,
     datastore: &str,
-    relocate: bool,
+    needs: &Needs<'_>,
 ) -> Result<(), JobError> {
-    if relocate && !session.is_vcenter() {
+    if needs.relocate && !session.is_vcenter() {
         return Err(JobError::refused(
             "needs_vcenter",
             "a standalone ESXi cannot migrate storage in this way: use a vCenter as target, or a \
@@ -285,7 +286,15 @@ async fn check_migration(
         ));
     }
     let found = session.find_datastore(host, datastore).await;
-    found.map(drop).map_err(|e| failure("find the datastore", e))
+    let found = found.map_err(|e| failure("find the datastore", e))?;
+    if !found.accessible {
+        let message = format!("the host does not reach the datastore {datastore}");
+        return Err(JobError::conflict("datastore_not_accessible", message));
+    }
+    match needs.bytes.saturating_sub(found.capacity_bytes) {
+        0 => Ok(()),
+        missing => Err(JobError::Full { place: format!("the datastore {datastore}"), missing }),
+    }
 }
 
 pub(super) async fn in_time<T>(

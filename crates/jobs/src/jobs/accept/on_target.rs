@@ -11,6 +11,8 @@ pub(super) struct OnTarget {
     pub(super) clients: Vec<ClientNet>,
     pub(super) mount: Option<HostMount>,
     pub(super) original: Option<String>,
+    /// What the host has no room for now.
+    pub(super) waits_for: Option<String>,
 }
 
 impl Jobs {
@@ -18,7 +20,7 @@ impl Jobs {
         &self,
         request: &RecoveryRequest,
         backed_up: &str,
-        disks: usize,
+        (disks, bytes): (usize, u64),
     ) -> Result<OnTarget, JobError> {
         let (name, host) = match &request.target {
             TargetRef::Export { clients } => {
@@ -46,15 +48,22 @@ impl Jobs {
             Some(Destination::Directory(_) | Destination::Images { .. }) | None => None,
         };
         let relocate = request.needs_relocation();
-        let needs = Needs { migrate, relocate, datastores: request.datastores() };
+        let needs = Needs { migrate, bytes, relocate, datastores: request.datastores() };
         let facts = link.check(host.as_deref(), &needs).await?;
         let mount = HostMount { target: name.clone(), host, datastore: link.datastore(name) };
         if let Some(other) = other {
             link.look_for_room(&other.vm, &mount, disks).await?;
         }
+        let export = format!("/{}", export_name(&mount));
+        let waits_for = link.look_for_mount(&mount, &export).await?;
         let original = original.map(|original| original.vm.name);
-        Ok(OnTarget { clients: facts.clients, mount: Some(mount), original })
+        Ok(OnTarget { clients: facts.clients, mount: Some(mount), original, waits_for })
     }
+}
+
+/// The export that is a host's datastore: one for all its VMs.
+pub(super) fn export_name(mount: &HostMount) -> String {
+    format!("rekindle-{}", crate::naming::slug(&mount.target))
 }
 
 /// The name of a VM that steps aside, for the one that takes its place.

@@ -24,6 +24,7 @@ const REMOVE_PAUSE: Duration = Duration::from_secs(1);
 impl Work<'_> {
     /// Begins anew each time: nobody knows how much of a copy that was cut short is there.
     pub(in super::super) async fn clone_disks(&mut self) -> Result<Found, JobError> {
+        let _moving = self.await_move().await?;
         let (link, mount, _) = self.link()?;
         let home = self.new_home()?;
         self.clear_home(&home).await?;
