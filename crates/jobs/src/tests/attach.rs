@@ -136,6 +136,11 @@ fn a_vm_that_cannot_have_disks_is_refused_and_left_alone() {
         let job = running.jobs.start(attached(), None).await.unwrap();
         assert_eq!(running.end(&job).await.outcome, Some(Outcome::Failed));
         assert_left_alone(world, &running);
+        // Nor does one that fails after the disks are there.
+        world.host.state().fail.insert("attach_answer", 1);
+        let job = running.jobs.start(attached(), None).await.unwrap();
+        assert_eq!(running.end(&job).await.outcome, Some(Outcome::Failed));
+        assert_left_alone(world, &running);
         running.stop().await;
     });
 }

@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::world::{Running, World, to_export};
+use super::world::{Running, World, to_export, to_host};
 use crate::{
     BatchRequest, BatchState, BatchView, Batches, Gate, Group, GroupState, JobError, JobId,
     OnError, RecoveryRequest, Resume, Selection,
@@ -145,6 +145,29 @@ fn a_halted_batch_goes_on_with_what_failed() {
         assert!(passed.groups[1].skipped && !passed.groups[2].skipped);
         let over = batches.resume(&id, Resume::Skip).await.unwrap_err();
         assert_eq!(over.code(), "batch_not_halted");
+        discard_all(&running).await;
+        world.assert_clean(&running);
+    });
+}
+
+/// A VM whose job failed gets another one, under another key.
+#[test]
+fn a_vm_whose_job_failed_is_begun_anew() {
+    let world = World::new();
+    world.live(async |world| {
+        let running = world.start().await;
+        running.jobs.run();
+        let batches = open(&running);
+        world.host.state().fail.insert("register", 1);
+        let failing = Group { recoveries: vec![to_host()], ..group(&[]) };
+        let id = batches.start(batch(vec![failing, group(&["b"])]), None).await.unwrap();
+        let halted = ended(&batches, &id).await;
+        assert_eq!(halted.state, BatchState::Halted);
+        let first = halted.groups[0].vms[0].job.clone().unwrap();
+        batches.resume(&id, Resume::Retry).await.unwrap();
+        let view = ended(&batches, &id).await;
+        assert_eq!(view.state, BatchState::Completed, "{view:#?}");
+        assert_ne!(view.groups[0].vms[0].job.as_ref(), Some(&first));
         discard_all(&running).await;
         world.assert_clean(&running);
     });

@@ -69,6 +69,10 @@ impl FakeHost {
         }
         let files: Vec<String> = disks.iter().map(|disk| disk.file.clone()).collect();
         state.hung.on.insert(vm.id.clone(), (job.to_owned(), files.clone()));
+        if state.fail.remove("attach_answer").is_some() {
+            let why = anyhow::anyhow!("it is done, and its answer is lost");
+            return Err(JobError::unavailable("target_unreachable", "attach", why));
+        }
         let attached = |(n, file)| Attached { file, place: format!("scsi0:{}", n + 1) };
         Ok(files.into_iter().enumerate().map(attached).collect())
     }
