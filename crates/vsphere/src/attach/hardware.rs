@@ -11,7 +11,7 @@ use crate::{
 
 /// The key of the tag among a VM's extra configuration.
 pub(super) const TAG: &str = "rekindle.attached";
-/// The tag of a VM that steps aside for another, see [`Vsphere::rename`].
+/// The tag of a VM that steps aside for another, see [`crate::Vsphere::rename`].
 const ASIDE: &str = "rekindle.set_aside";
 
 pub(super) const HARDWARE: &[&str] = &[
