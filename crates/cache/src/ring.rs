@@ -112,7 +112,7 @@ impl Ring {
         })?;
         let thread = std::thread::Builder::new().name("cache-ring".into());
         thread
-            .spawn(move || writer.run(&received))
+            .spawn(move || writer.run(received))
             .map_err(|e| CacheError::Unavailable(format!("start the ring's thread: {e}")))?;
         Ok(Self { shared, orders, queue: Arc::new(Semaphore::new(QUEUE_PAGES)) })
     }

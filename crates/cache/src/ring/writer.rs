@@ -15,6 +15,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
 use rekindle_block::{Block, BlockHash};
+use tokio::sync::oneshot;
 
 use super::index::{NEVER, Place};
 use super::left::{self, Left};
@@ -86,7 +87,8 @@ enum Room {
 /// Whether to go on.
 enum After {
     Continue,
-    End,
+    /// With whom to tell, if somebody asked for it.
+    End(Option<oneshot::Sender<()>>),
 }
 
 impl Writer {
@@ -119,7 +121,7 @@ impl Writer {
     }
 
     /// Obeys until closed or dropped. Between orders it reads what is left to read.
-    pub(super) fn run(mut self, orders: &Receiver<Order>) {
+    pub(super) fn run(mut self, orders: Receiver<Order>) {
         self.keep_min_free();
         loop {
             let order = if self.read_newest_unread() {
@@ -130,11 +132,11 @@ impl Writer {
             };
             let after = match order {
                 Ok(order) => self.obey(order),
-                Err(true) => After::End,
+                Err(true) => After::End(None),
                 Err(false) => After::Continue,
             };
-            if matches!(after, After::End) {
-                return self.seal_heads();
+            if let After::End(closed) = after {
+                return self.end(orders, closed);
             }
             if self.looked.elapsed() >= LOOK_EVERY {
                 self.keep_min_free();
@@ -159,15 +161,20 @@ impl Writer {
                 self.keep_min_free();
                 let _ = settled.send(());
             }
-            Order::Close { closed } => {
-                self.seal_heads();
-                // Before the answer: who asked may open the directory at once.
-                let _ = self.lock.unlock();
-                let _ = closed.send(());
-                return After::End;
-            }
+            Order::Close { closed } => return After::End(Some(closed)),
         }
         After::Continue
+    }
+
+    /// All of it before the answer: who asked may open the directory at once, and is told of no block that is not kept.
+    fn end(mut self, orders: Receiver<Order>, closed: Option<oneshot::Sender<()>>) {
+        self.seal_heads();
+        drop(orders);
+        self.shared.queued.lock().clear();
+        let _ = self.lock.unlock();
+        if let Some(closed) = closed {
+            let _ = closed.send(());
+        }
     }
 
     /// Writes a block that the ring lacks; false if there is no room for it.
