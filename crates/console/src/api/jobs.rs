@@ -97,7 +97,7 @@ impl TryFrom<FinishBody> for Finish {
             return Err(Problem::refused("only `migrate` takes a `cut_over`"));
         }
         if body.verify.is_some() && !matches!(body.action, Action::Migrate) {
-            return Err(Problem::bad_request("only `migrate` takes a `verify`"));
+            return Err(Problem::refused("only `migrate` takes a `verify`"));
         }
         match (body.action, body.to) {
             (Action::Commit, None) => Ok(Self::Commit { remove_original: body.remove_original }),
