@@ -60,7 +60,7 @@ impl Checkpointer {
     /// Writes back a little at a time what the checkpoint would sync at once: batches of the journal that are written
     /// meanwhile would wait behind all of it.
     fn checkpoint_gently(&self) -> Result<(), DiskError> {
-        self.or_stop(self.write_back())?;
+        self.write_back()?;
         self.checkpoint()
     }
 
@@ -72,7 +72,16 @@ impl Checkpointer {
             if hurry() || bytes <= FEW_BYTES {
                 break;
             }
-            overlays.iter().try_for_each(|overlay| overlay.write_back(hurry))?;
+            for overlay in overlays {
+                for part in overlay.take_unwritten() {
+                    if hurry() {
+                        return Ok(());
+                    }
+                    // No checkpoint meanwhile: its sync would succeed after a failure that only this is told of.
+                    let _alone = self.recorded.lock();
+                    self.or_stop(overlay.write_back(part))?;
+                }
+            }
         }
         Ok(())
     }

@@ -28,17 +28,17 @@ impl Overlay {
         self.dirty.lock().unwritten.bytes
     }
 
-    /// Has the device write what was written until now, part after part, until `enough`. A sync makes it durable, and finds
-    /// less to write.
-    pub(crate) fn write_back(&self, enough: impl Fn() -> bool) -> Result<(), DiskError> {
-        let parts = std::mem::take(&mut self.dirty.lock().unwritten).parts;
-        for part in parts {
-            if enough() || self.gate.is_shut() {
-                return Ok(());
-            }
-            let written = self.file.write_back(part * PART..(part + 1) * PART);
-            written.map_err(|e| self.lose(DiskError::io("write overlay back", e)))?;
+    /// The parts that were written until now, to be written back.
+    pub(crate) fn take_unwritten(&self) -> BTreeSet<u64> {
+        std::mem::take(&mut self.dirty.lock().unwritten).parts
+    }
+
+    /// Has the device write a part. A sync makes it durable, and finds less to write.
+    pub(crate) fn write_back(&self, part: u64) -> Result<(), DiskError> {
+        if self.gate.is_shut() {
+            return Ok(());
         }
-        Ok(())
+        let written = self.file.write_back(part * PART..(part + 1) * PART);
+        written.map_err(|e| self.lose(DiskError::io("write overlay back", e)))
     }
 }
