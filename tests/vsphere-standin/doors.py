@@ -60,7 +60,7 @@ class Sdk(Handler):
             return self.reply(400, "not SOAP")
         with api.lock:
             api.calls[method] = api.calls.get(method, 0) + 1
-        rule = api.rule(method, "call")
+            rule = api.rule(method, "call")
         if rule:
             time.sleep(rule.get("delay_ms", 0) / 1000)
             if rule.get("drop") is True:

@@ -282,6 +282,9 @@ class Vm(Managed):
         return found
 
 
+DESCRIPTIONS = {"RelocateVM_Task": "VirtualMachine.relocate", "RegisterVM_Task": "Folder.registerVm"}
+
+
 class Task(Managed):
     def __init__(self, id, name, vm, rule):
         super().__init__("Task", id, name)
@@ -294,4 +297,4 @@ class Task(Managed):
                                 f"<localizedMessage>{escape(self.error.message)}</localizedMessage>")
         progress = None if self.progress is None else number(self.progress)
         return {"info.state": ("TaskInfoState", self.state), "info.progress": progress, "info.error": error, "info.result": self.result,
-                "info.entity": self.vm, "info.descriptionId": text({"RelocateVM_Task": "VirtualMachine.relocate"}.get(self.name, self.name))}
+                "info.entity": self.vm, "info.descriptionId": text(DESCRIPTIONS.get(self.name, self.name))}

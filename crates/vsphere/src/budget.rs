@@ -3,11 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 
 use crate::{
-    HostId, NasExport, VmId, Vsphere, VsphereError,
-    error::Failure,
-    moref::MoRef,
-    property::{Query, Step},
-    soap::Request,
+    HostId, NasExport, VmId, Vsphere, VsphereError, error::Failure, moref::MoRef, soap::Request,
 };
 
 /// The host's setting that bounds its NFS 3 mounts.
@@ -71,17 +67,9 @@ impl Vsphere {
     }
 
     async fn try_relocations(&self, host: &HostId, but: &BTreeSet<VmId>) -> Result<usize, Failure> {
-        let query = Query {
-            start: std::slice::from_ref(&self.session.roots.task_manager),
-            steps: &[Step { name: "task", kind: "TaskManager", path: "recentTask", then: &[] }],
-            properties: &[("Task", &["info.entity", "info.state", "info.descriptionId"])],
-        };
-        let recent = self.session.retrieve(&query).await?;
-        let at_work = recent.into_iter().filter(|task| {
-            task.text("info.descriptionId") == Some(RELOCATE)
-                && matches!(task.text("info.state"), Some("running" | "queued"))
-        });
-        let vms: HashSet<MoRef> = at_work.filter_map(|task| task.moref("info.entity")).collect();
+        let at_work = self.session.at_work().await?;
+        let moving = at_work.filter(|task| task.text("info.descriptionId") == Some(RELOCATE));
+        let vms: HashSet<MoRef> = moving.filter_map(|task| task.moref("info.entity")).collect();
         let but: HashSet<MoRef> = but.iter().map(VmId::moref).collect();
         let mut count = 0;
         for vm in vms.difference(&but) {

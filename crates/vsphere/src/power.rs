@@ -7,7 +7,6 @@ use crate::{
     VmId, Vsphere, VsphereError,
     error::Failure,
     moref::MoRef,
-    property::{Query, Step},
     soap::Request,
     task::{self, Outcome, Running},
     vm::{self, PowerState},
@@ -170,18 +169,10 @@ impl Vsphere {
 
     async fn try_cancel_tasks(&self, vm: &VmId) -> Result<(), Failure> {
         let deadline = Instant::now() + self.session.limits.task;
-        let query = Query {
-            start: std::slice::from_ref(&self.session.roots.task_manager),
-            steps: &[Step { name: "task", kind: "TaskManager", path: "recentTask", then: &[] }],
-            properties: &[("Task", &["info.entity", "info.state"])],
-        };
-        let recent = self.session.retrieve(&query).await?;
-        let at_work = recent.into_iter().filter(|task| {
-            task.moref("info.entity") == Some(vm.moref())
-                && matches!(task.text("info.state"), Some("running" | "queued"))
-        });
-        for task in at_work {
-            self.cancel(&task.id, deadline).await?;
+        for task in self.session.at_work().await? {
+            if task.moref("info.entity") == Some(vm.moref()) {
+                self.cancel(&task.id, deadline).await?;
+            }
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use crate::{
     VsphereError,
     error::Failure,
     moref::MoRef,
-    property::Watch,
+    property::{Object, Query, Step, Watch},
     session::Session,
     soap::{self, Request},
     xml::Element,
@@ -112,6 +112,19 @@ impl Session {
         let Some(vm) = &running.questions_of else { return Ok(None) };
         let question = self.read(vm, QUESTION).await?.take("runtime.question");
         Ok(question.filter(|question| !question.children.is_empty()).map(Outcome::Asks))
+    }
+
+    /// The tasks that run or wait at the server, with what they are and what they are about.
+    pub(crate) async fn at_work(&self) -> Result<impl Iterator<Item = Object>, Failure> {
+        let query = Query {
+            start: std::slice::from_ref(&self.roots.task_manager),
+            steps: &[Step { name: "task", kind: "TaskManager", path: "recentTask", then: &[] }],
+            properties: &[("Task", &["info.entity", "info.state", "info.descriptionId"])],
+        };
+        let recent = self.retrieve(&query).await?;
+        Ok(recent
+            .into_iter()
+            .filter(|task| matches!(task.text("info.state"), Some("running" | "queued"))))
     }
 
     /// Waits for somebody's task that is in our way, whatever comes of it.

@@ -9,6 +9,9 @@ use crate::{
 
 use tokio::time::Instant;
 
+/// What a task that registers a VM is described by.
+const REGISTER: &str = "Folder.registerVm";
+
 /// A registered VM.
 #[derive(Clone, Debug, Serialize)]
 pub struct Vm {
@@ -127,20 +130,40 @@ impl Vsphere {
             w.moref("pool", &place.pool);
             w.moref("host", &host.moref());
         });
-        match self.session.run(&request, self.session.limits.task).await {
-            Ok(result) => {
-                let id = result.as_ref().and_then(Element::moref);
-                let id = id.ok_or_else(|| Failure::garbled(request.call, "it names no VM"))?;
-                Ok(Vm { id: VmId::from(id), name: name.to_owned() })
+        let deadline = Instant::now() + self.session.limits.task;
+        let mut repeated = false;
+        loop {
+            let failure = match self.session.run(&request, self.session.limits.task).await {
+                Ok(result) => {
+                    let id = result.as_ref().and_then(Element::moref);
+                    let id = id.ok_or_else(|| Failure::garbled(request.call, "it names no VM"))?;
+                    return Ok(Vm { id: VmId::from(id), name: name.to_owned() });
+                }
+                Err(failure @ Failure::Error(_)) => return Err(failure),
+                Err(failure) => failure,
+            };
+            // A call of ours whose answer nobody heard may be why, and may be at work still.
+            let waited = self.await_registrations(deadline).await?;
+            if let Some(vm) = self.by_path(&place.datacenter, vmx).await? {
+                return Ok(vm);
             }
-            // Our own earlier call was done after all, or this one, and its task is forgotten.
-            Err(failure)
-                if failure.is(&["AlreadyExists", "DuplicateName"]) || failure.is_gone() =>
-            {
-                self.by_path(&place.datacenter, vmx).await?.ok_or(failure)
+            if !waited || repeated {
+                return Err(failure);
             }
-            Err(failure) => Err(failure),
+            repeated = true;
         }
+    }
+
+    /// Waits until the VMs that are being registered at the server are; whether there were any.
+    async fn await_registrations(&self, deadline: Instant) -> Result<bool, Failure> {
+        let mut waited = false;
+        for task in self.session.at_work().await? {
+            if task.text("info.descriptionId") == Some(REGISTER) {
+                self.session.wait_out(&task.id, deadline).await?;
+                waited = true;
+            }
+        }
+        Ok(waited)
     }
 
     /// The VM whose `.vmx` is at `[datastore] dir/vm.vmx`, in the host's datacenter.

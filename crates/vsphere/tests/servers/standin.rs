@@ -5,7 +5,7 @@ use std::{fs, time::Duration};
 use rekindle_vsphere::{
     Host, Limits, NasExport, NicChange, PowerState, Secret, UuidPolicy, Vm, Vsphere, VsphereError,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::process::{STANDIN, Server};
 
@@ -217,6 +217,45 @@ async fn every_step_finds_its_work_done_when_the_answer_was_lost() {
     vsphere.unregister(&vm.id).await.unwrap();
     assert!(matches!(vsphere.vm(&vm.id).await, Err(VsphereError::NotFound { .. })));
     assert!(vsphere.find_vm_by_path(&host(&vsphere).await.id, VMX).await.unwrap().is_none());
+}
+
+/// Registers the VM again while the task of an earlier registration goes on, and is refused at first.
+async fn registered_twice(server: &Server, task: Value) -> [Result<Vm, VsphereError>; 2] {
+    let vsphere = server.connect().await;
+    lay_vm(server);
+    let host = host(&vsphere).await.id;
+    server.rule(&task);
+    let first = tokio::spawn({
+        let (vsphere, host) = (vsphere.clone(), host.clone());
+        async move { vsphere.ensure_registered(&host, VMX, "test").await }
+    });
+    while server.calls("RegisterVM_Task") == 0 {
+        tokio::task::yield_now().await;
+    }
+    server.rule(&json!({"method": "RegisterVM_Task", "fault": "SystemError"}));
+    let second = vsphere.ensure_registered(&host, VMX, "test").await;
+    [first.await.unwrap(), second]
+}
+
+#[tokio::test]
+async fn a_registration_that_goes_on_elsewhere_is_joined() {
+    let server = Server::standin(&[]);
+    let slow = json!({"method": "RegisterVM_Task", "at": "task", "delay_ms": 600});
+    let [first, second] = registered_twice(&server, slow).await;
+    assert_eq!(first.unwrap().id, second.unwrap().id);
+    assert_eq!(server.calls("RegisterVM_Task"), 2);
+}
+
+#[tokio::test]
+async fn a_registration_is_repeated_if_the_one_elsewhere_failed() {
+    let server = Server::standin(&[]);
+    let fails = json!({
+        "method": "RegisterVM_Task", "at": "task", "delay_ms": 600, "fault": "SystemError",
+    });
+    let [first, second] = registered_twice(&server, fails).await;
+    assert!(first.is_err());
+    second.unwrap();
+    assert_eq!(server.calls("RegisterVM_Task"), 3);
 }
 
 #[tokio::test]
