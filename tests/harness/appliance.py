@@ -31,24 +31,25 @@ class Appliance(Machine):
         self.fingerprint = None
 
     def answer(self, question, text, timeout=STEP_SECONDS):
-        self.expect(question, timeout)
+        """What is sent before the prompt under a question is there is echoed in front of it, and the next question comes after the prompt."""
+        self.expect(rf"^(?:> )?{question}", timeout)
         self.send(text)
 
     def first_boot(self, host_name, address, password):
         """Answers what first boot asks; a wrong address, a gateway elsewhere and a short password on the way."""
-        self.answer("^Host name", host_name, BOOT_SECONDS)
-        self.answer("^Address with prefix", "192.0.2.300/24")
+        self.answer("Host name", host_name, BOOT_SECONDS)
+        self.answer("Address with prefix", "192.0.2.300/24")
         self.expect("There is no address 192.0.2.300", STEP_SECONDS)
-        self.answer("^Address with prefix", address)
-        self.answer("^Gateway", "198.51.100.1")
+        self.answer("Address with prefix", address)
+        self.answer("Gateway", "198.51.100.1")
         self.expect("A gateway is another machine in the network", STEP_SECONDS)
-        self.answer("^Gateway", "-")
-        self.answer("^DNS servers", "-")
-        self.answer("^Password of the user", "short")
+        self.answer("Gateway", "-")
+        self.answer("DNS servers", "-")
+        self.answer("Password of the user", "short")
         self.expect("at least 12 characters", STEP_SECONDS)
-        self.answer("^Password of the user", password)
-        self.answer("^The same again", password)
-        self.answer("^Put this in place", "yes")
+        self.answer("Password of the user", password)
+        self.answer("The same again", password)
+        self.answer("Put this in place", "yes")
         return self
 
     def choose_new_password(self):
@@ -74,10 +75,10 @@ class Appliance(Machine):
     def shell(self, password):
         """The shell that the console's menu opens, as root. A context: it gives a function that runs a command in it."""
         self.send("3")
-        self.answer("^Password of", password)
+        self.answer("Password of", password)
         self.expect("sudo -i", STEP_SECONDS)
         self.send("exec sudo -p $'PASSWORD?\\n' sh -c 'stty -echo; echo ROOT; exec bash --login --noediting'")
-        self.answer(r"^PASSWORD\?", password)
+        self.answer(r"PASSWORD\?", password)
         self.expect("^ROOT$", STEP_SECONDS)
         self.send("PS1=")
         self._run("true")
@@ -98,7 +99,7 @@ class Appliance(Machine):
 
     def power_off(self, password):
         self.send("5")
-        self.answer("^Password of", password)
+        self.answer("Password of", password)
         return self.wait(STEP_SECONDS)
 
 
