@@ -14,7 +14,7 @@ mod write_back;
 #[cfg(feature = "testing")]
 pub(crate) use faulty::FaultyFile;
 #[cfg(feature = "testing")]
-pub use faulty::{FailedCommit, Faults, FaultyStorage};
+pub use faulty::{FailedCommit, Faults, FaultyStorage, WriteBacks};
 use real::RealFile;
 
 /// Alignment, in memory and in the file, that direct I/O asks for.

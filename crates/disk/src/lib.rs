@@ -85,7 +85,7 @@ pub use disks::{Disks, DisksConfig};
 pub use error::{Cause, DiskError};
 pub use file::Space;
 #[cfg(feature = "testing")]
-pub use file::{FailedCommit, Faults, FaultyStorage};
+pub use file::{FailedCommit, Faults, FaultyStorage, WriteBacks};
 pub use gate::WriteHold;
 pub use grain::DISK_MAX;
 pub use id::{DiskId, ID_MAX};

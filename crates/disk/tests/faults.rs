@@ -125,6 +125,38 @@ async fn a_failed_write_back_is_replayed_though_the_sync_behind_it_succeeds() {
     assert!(found == model);
 }
 
+/// Such a sync would succeed after a failure that only the write-back is told of.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_sync_comes_beside_a_write_back() {
+    let slow = Faults { slow_write_back: Duration::from_millis(2), ..Faults::default() };
+    let storage = FaultyStorage::new(slow);
+    let disks =
+        Disks::open_faulty(&storage, Path::new(DIR), DisksConfig { journal_bytes: 32 << 20 });
+    let disks = disks.unwrap();
+    let a = large_disk(&disks);
+    let writer = tokio::spawn({
+        let a = a.clone();
+        async move {
+            for n in 0..96 {
+                a.write((n % 16) << 20, vec![n as u8; 1 << 20].into()).await.unwrap();
+            }
+        }
+    });
+    let mut checkpoints = 0;
+    while !writer.is_finished() {
+        if storage.write_backs().under_way == 0 {
+            tokio::task::yield_now().await;
+            continue;
+        }
+        let disks = disks.clone();
+        tokio::task::spawn_blocking(move || disks.checkpoint()).await.unwrap().unwrap();
+        checkpoints += 1;
+    }
+    writer.await.unwrap();
+    assert!(checkpoints > 0, "a write-back was under way");
+    assert_eq!(storage.write_backs().met, 0, "of {checkpoints} checkpoints");
+}
+
 fn large_disk(disks: &Disks) -> Arc<Disk> {
     let size = 16 << 20;
     disks.create(&id("large"), size).unwrap();

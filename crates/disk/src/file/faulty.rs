@@ -6,6 +6,7 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 
@@ -34,6 +35,8 @@ pub struct Faults {
     pub fail_data_sync: bool,
     /// Every write-back of a part of a data file fails, and the file loses what was not synced. Syncs succeed then.
     pub fail_write_back: bool,
+    /// How long every write-back of a part takes.
+    pub slow_write_back: Duration,
     /// Bytes that data files may hold together.
     pub room: Option<u64>,
     /// Commits of records fail from this one on, counted from 0 when this is set. Whether they are there all the same, the
@@ -66,9 +69,19 @@ struct World {
     unnamed: BTreeMap<u64, Vec<u8>>,
     /// How many files were made.
     made: u64,
+    write_backs: WriteBacks,
     records: MemoryRecords,
     /// What a commit that the cut interrupted would have left.
     torn_commit: Option<MemoryRecords>,
+}
+
+/// Parts of data files that were written back.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct WriteBacks {
+    /// Those that are under way.
+    pub under_way: u64,
+    /// Syncs of data files that began while one was under way.
+    pub met: u64,
 }
 
 /// The records of `records.rs`, in memory.
@@ -172,6 +185,11 @@ impl FaultyStorage {
     /// Steps so far: calls that change something.
     pub fn steps(&self) -> u64 {
         self.lock().steps
+    }
+
+    /// What was written back.
+    pub fn write_backs(&self) -> WriteBacks {
+        self.lock().write_backs
     }
 
     /// Breaks something else from now on. Steps count on.

@@ -99,6 +99,7 @@ impl FaultyFile {
             node.durable.clone_from(&node.now);
         }
         world.journal_syncs += u64::from(journal);
+        world.write_backs.met += u64::from(!journal && world.write_backs.under_way > 0);
         if failed {
             return Err(io::Error::other("sync failed"));
         }
@@ -108,6 +109,12 @@ impl FaultyFile {
     pub(in crate::file) fn write_back(&self, _: Range<u64>) -> io::Result<()> {
         let mut world = self.storage.lock();
         world.step()?;
+        world.write_backs.under_way += 1;
+        let slow = world.faults.slow_write_back;
+        drop(world);
+        std::thread::sleep(slow);
+        let mut world = self.storage.lock();
+        world.write_backs.under_way -= 1;
         if !world.faults.fail_write_back {
             return Ok(());
         }
