@@ -1,5 +1,16 @@
 //! The hosts that VMs run on, as a job needs them.
 
+/// The same call of whatever host is linked. Before the modules: they use it too.
+macro_rules! to_host {
+    ($self:ident, $host:ident => $call:expr) => {
+        match $self {
+            Link::Vsphere($host) => $call,
+            #[cfg(test)]
+            Link::Fake($host) => $call,
+        }
+    };
+}
+
 mod aside;
 mod attach;
 mod budget;
@@ -98,17 +109,6 @@ pub(crate) enum Link {
     Vsphere(vsphere::Link),
     #[cfg(test)]
     Fake(std::sync::Arc<fake::FakeHost>),
-}
-
-/// Sends a call to whichever kind of host it is.
-macro_rules! to_host {
-    ($self:ident, $host:ident => $call:expr) => {
-        match $self {
-            Link::Vsphere($host) => $call,
-            #[cfg(test)]
-            Link::Fake($host) => $call,
-        }
-    };
 }
 
 impl Link {

@@ -25,16 +25,6 @@ pub(crate) struct FoundOriginal {
     pub(crate) host: Option<String>,
 }
 
-macro_rules! to_host {
-    ($self:ident, $host:ident => $call:expr) => {
-        match $self {
-            Link::Vsphere($host) => $call,
-            #[cfg(test)]
-            Link::Fake($host) => $call,
-        }
-    };
-}
-
 impl Link {
     /// The VM that is told so, or else the one with the backed-up VM's name.
     pub(crate) async fn find_original(

@@ -6,16 +6,6 @@ use super::{Link, OriginalVm};
 use crate::JobError;
 use crate::journal::HostMount;
 
-macro_rules! to_host {
-    ($self:ident, $host:ident => $call:expr) => {
-        match $self {
-            Link::Vsphere($host) => $call,
-            #[cfg(test)]
-            Link::Fake($host) => $call,
-        }
-    };
-}
-
 impl Link {
     /// Refuses a VM that so many disks cannot be attached to, and one that runs from our own datastore: it is another job's.
     pub(crate) async fn check_room(

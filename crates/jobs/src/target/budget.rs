@@ -6,16 +6,6 @@ use super::Link;
 use crate::JobError;
 use crate::journal::HostMount;
 
-macro_rules! to_host {
-    ($self:ident, $host:ident => $call:expr) => {
-        match $self {
-            Link::Vsphere($host) => $call,
-            #[cfg(test)]
-            Link::Fake($host) => $call,
-        }
-    };
-}
-
 impl Link {
     /// What keeps the host from mounting the export; `None` if it has it, or may mount one more.
     pub(crate) async fn mount_obstacle(

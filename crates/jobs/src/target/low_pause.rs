@@ -32,16 +32,6 @@ pub(crate) struct FilePart {
     pub(crate) of_bytes: u64,
 }
 
-macro_rules! to_host {
-    ($self:ident, $host:ident => $call:expr) => {
-        match $self {
-            Link::Vsphere($host) => $call,
-            #[cfg(test)]
-            Link::Fake($host) => $call,
-        }
-    };
-}
-
 impl Link {
     /// Whether the VM at this path has a snapshot of this name.
     pub(crate) async fn has_snapshot(
