@@ -214,7 +214,8 @@ def main():
     given = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="rekindle-bench.", dir=stories.scratch_parent()))
     try:
-        report(measure(folder, given))
+        rows = measure(folder, given)
+        report(rows, ratios(rows))
     finally:
         shutil.rmtree(folder)
 
@@ -255,13 +256,14 @@ def ratios(rows):
     return found
 
 
-def report(rows):
+def report(rows, found):
+    """The rows as a table, what was found in them beside the design's numbers, and the rows as JSON."""
     print()
     for name, row in rows.items():
         print(f"{name:22}" + "".join(f"{value:>12,.2f} {key}" for key, value in row.items()))
     print()
-    for name, ratio in ratios(rows).items():
-        print(f"{name}: {ratio:.2f}")
+    for name, number in found.items():
+        print(f"{name}: {number:.2f}")
     print()
     for name, row in rows.items():
         print(json.dumps({"row": name, **{key: round(value, 4) for key, value in row.items()}}))

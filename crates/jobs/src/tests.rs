@@ -2,7 +2,6 @@
 
 mod attach;
 mod batches;
-mod beside;
 mod boot;
 mod budget;
 mod crashes;
@@ -18,7 +17,6 @@ mod low_pause;
 mod migration;
 mod rate;
 mod rewriting;
-mod scale;
 mod upkeep;
 mod world;
 

@@ -10,7 +10,6 @@ use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
-use std::time::{Duration, Instant};
 
 use jiff::{Timestamp, ToSpan};
 use rekindle_block::BlockIdx;
@@ -104,24 +103,4 @@ fn a_point_with_1_000_predecessors_opens_and_reads_like_a_full() {
         // The counter's own text differs by a digit or two.
         assert!(chain_bytes.abs_diff(bytes) < 4096, "block {block}: {chain_bytes}, {bytes}");
     }
-}
-
-/// Prints how long both take, in turns; run by hand on a quiet machine.
-#[test]
-#[ignore = "a measurement"]
-fn how_much_longer_it_takes() {
-    let dir = TempDir::new().unwrap();
-    let pair = chain(&dir, POINTS);
-    let mut times = [Duration::ZERO; 2];
-    for _ in 0..200 {
-        for (time, (dir, point)) in times.iter_mut().zip(&pair) {
-            let started = Instant::now();
-            for block in blocks() {
-                open_and_read(dir, point, block);
-            }
-            *time += started.elapsed();
-        }
-    }
-    let [chain, full] = times.map(|time| time.as_secs_f64());
-    println!("1000 predecessors {chain:.3} s, a full {full:.3} s, ratio {:.3}", chain / full);
 }

@@ -11,7 +11,7 @@ const SIZE: u64 = 2 << 30;
 const ROUNDS: usize = 3;
 
 /// Half text-like, a quarter random, a quarter zero, by MiB.
-pub(super) fn image(size: u64) -> Vec<u8> {
+fn image(size: u64) -> Vec<u8> {
     let mut bytes = vec![0u8; size as usize];
     let mut state = 1u64;
     for (n, mib) in bytes.chunks_mut(1 << 20).enumerate() {

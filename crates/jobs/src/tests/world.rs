@@ -107,26 +107,6 @@ impl World {
         self.ingest(name, &vmx, &disks);
     }
 
-    /// A point more: of a bare disk of `size` bytes, with a block of data in each 64th of it.
-    pub(super) fn add_sparse(&self, name: &str, size: u64) {
-        let source = self.path("source").join(format!("{name}.raw"));
-        let file = std::fs::File::create(&source).unwrap();
-        file.set_len(size).unwrap();
-        for n in 0..64u64 {
-            let block = n.to_le_bytes().repeat(4096);
-            std::os::unix::fs::FileExt::write_all_at(&file, &block, n * (size / 64)).unwrap();
-        }
-        let options = IngestOptions { name: Some(name.into()), ..IngestOptions::default() };
-        self.ingest_from(&source, &options);
-    }
-
-    fn ingest_from(&self, source: &std::path::Path, options: &IngestOptions) {
-        let repository = Repository::open(&self.path("repository")).unwrap();
-        let (progress, cancel) =
-            (Arc::new(IngestProgress::default()), Arc::new(AtomicBool::new(false)));
-        ingest(&repository, source, options, &progress, &cancel).unwrap();
-    }
-
     fn ingest(&self, name: &str, vmx: &str, disks: &[(&str, &[u8])]) {
         let source = self.path("source");
         let vmx_path = source.join(format!("{name}.vmx"));
@@ -142,7 +122,10 @@ impl World {
             std::fs::write(source.join(format!("{disk}-flat.vmdk")), bytes).unwrap();
         }
         let options = IngestOptions { tags: vec!["nightly".into()], ..IngestOptions::default() };
-        self.ingest_from(&vmx_path, &options);
+        let repository = Repository::open(&self.path("repository")).unwrap();
+        let (progress, cancel) =
+            (Arc::new(IngestProgress::default()), Arc::new(AtomicBool::new(false)));
+        ingest(&repository, &vmx_path, &options, &progress, &cancel).unwrap();
     }
 
     /// Forgets ended jobs and what they migrated; the repository stays.
