@@ -12,6 +12,7 @@ mod notify;
 mod recover;
 mod repositories;
 mod table;
+mod top;
 mod trust;
 mod upkeep;
 mod user;
@@ -28,6 +29,7 @@ pub(crate) use keep::keep;
 pub(crate) use notify::notify;
 pub(crate) use repositories::repositories;
 pub(crate) use table::{bytes, seconds};
+pub(crate) use top::top;
 pub(crate) use upkeep::{print_report, prune, upkeep};
 pub(crate) use user::user;
 

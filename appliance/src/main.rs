@@ -64,6 +64,7 @@ fn run(command: cli::Command) -> Result<(), exit::Failure> {
         Command::Points(args) => client::points(&args),
         Command::Recover(args) => client::recover(&args),
         Command::Jobs(args) => client::jobs(&args),
+        Command::Top(args) => client::top(&args),
         Command::Finish(args) => client::finish(&args),
         Command::Extend(args) => client::extend(&args),
         Command::Undo(args) => client::undo(&args),

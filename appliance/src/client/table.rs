@@ -21,16 +21,20 @@ impl<const N: usize> Table<N> {
     }
 
     pub(super) fn print(&self) {
+        // Nobody reads on when this fails.
+        let _ = io::stdout().lock().write_all(self.text().as_bytes());
+    }
+
+    pub(super) fn text(&self) -> String {
         let width = |column: usize| {
             self.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default()
         };
         let widths: [usize; N] = std::array::from_fn(width);
-        let mut out = io::stdout().lock();
-        for row in &self.rows {
+        let line = |row: &[String; N]| {
             let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}  "));
-            // Nobody reads on when this fails.
-            let _ = writeln!(out, "{}", cells.collect::<String>().trim_end());
-        }
+            format!("{}\n", cells.collect::<String>().trim_end())
+        };
+        self.rows.iter().map(line).collect()
     }
 }
 
