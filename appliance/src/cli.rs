@@ -149,8 +149,22 @@ pub(crate) struct ConfigArgs {
 
 #[derive(Args)]
 pub(crate) struct ServeArgs {
+    /// The form of the log. RUST_LOG chooses what is in it.
+    #[arg(long, env = "REKINDLE_LOG_FORMAT", value_enum, default_value = "auto")]
+    #[arg(value_name = "FORMAT")]
+    pub(crate) log_format: LogFormat,
     #[command(flatten)]
     pub(crate) config: ConfigArgs,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// Text on a terminal, else JSON
+    Auto,
+    /// Lines for people
+    Text,
+    /// One JSON object a line
+    Json,
 }
 
 #[derive(Args)]

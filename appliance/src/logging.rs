@@ -4,14 +4,21 @@ use std::io::{IsTerminal, stderr};
 
 use tracing_subscriber::{EnvFilter, fmt};
 
-/// The daemon's log on stderr: text on a terminal, else one JSON object per line. RUST_LOG selects;
-/// `info` by default, but for the S3 SDK, which tells the ids of keys at that level.
-pub(crate) fn daemon() {
+use crate::cli::LogFormat;
+
+/// The daemon's log on stderr. RUST_LOG selects; `info` by default, but for the S3 SDK, which tells the ids of keys at
+/// that level.
+pub(crate) fn daemon(format: LogFormat) {
     let builder = fmt()
         .with_env_filter(filter("info,aws_config=warn,aws_runtime=warn,aws_smithy_runtime=warn"))
         .with_writer(stderr);
-    if stderr().is_terminal() {
-        builder.init();
+    let text = match format {
+        LogFormat::Auto => stderr().is_terminal(),
+        LogFormat::Text => true,
+        LogFormat::Json => false,
+    };
+    if text {
+        builder.with_ansi(stderr().is_terminal()).init();
     } else {
         builder.json().flatten_event(true).init();
     }

@@ -47,7 +47,7 @@ const NFS_STOP: Duration = Duration::from_secs(10);
 
 pub(crate) fn serve(args: &ServeArgs) -> Result<(), Failure> {
     let config = config::load(&args.config)?;
-    logging::daemon();
+    logging::daemon(args.log_format);
     limits::raise_open_files();
     let _lock = state_dir::lock(&config.state_dir)?;
     let token = config::admin_token(&config).map_err(|e| Failure::new(Kind::Refused, e))?;

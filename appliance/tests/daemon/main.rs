@@ -9,6 +9,7 @@ mod console;
 mod disk_data;
 mod images;
 mod kill;
+mod logging;
 mod metrics;
 mod nfs;
 mod process;

@@ -106,6 +106,7 @@ pub(crate) fn command() -> Command {
         "RUST_LOG",
         "REKINDLE_FINGERPRINT",
         "REKINDLE_CA_FILE",
+        "REKINDLE_LOG_FORMAT",
     ] {
         command.env_remove(name);
     }
