@@ -112,7 +112,7 @@ async fn look(daemon: &Daemon) -> Result<Look, Failure> {
 struct Shown<'a> {
     now: &'a Look,
     vms: Vec<Vm<'a>>,
-    /// Share of the guests' reads that the cache had, in percent; none without reads.
+    /// Share of the reads, movers' and those ahead of guests too, that the cache had, in percent; none without reads.
     hit_percent: Option<f64>,
     misses_per_second: f64,
     read_bytes_per_second: f64,
