@@ -31,8 +31,9 @@ class Appliance(Machine):
         self.fingerprint = None
 
     def answer(self, question, text, timeout=STEP_SECONDS):
-        """What is sent before the prompt under a question is there is echoed in front of it, and the next question comes after the prompt."""
-        self.expect(rf"^(?:> )?{question}", timeout)
+        """What is sent before a prompt is there is echoed in front of it, and the next question comes after the prompt, and after what of the
+        echo stands there."""
+        self.expect(rf"^[> ]*{question}", timeout)
         self.send(text)
 
     def first_boot(self, host_name, address, password):
@@ -84,7 +85,7 @@ class Appliance(Machine):
         self._run("true")
         yield self._run
         self.send("exit")
-        self.expect("^1 change the address", STEP_SECONDS)
+        self.expect("^[> ]*1 change the address", STEP_SECONDS)
 
     def _run(self, command, timeout=STEP_SECONDS):
         """Its output; raises if it fails."""
