@@ -1,16 +1,20 @@
 //! VMs: found, registered, looked at, unregistered.
 
+use std::time::Duration;
+
 use serde::Serialize;
+use tokio::time::{Instant, sleep};
 
 use crate::{
     DatastoreId, HostId, VmId, Vsphere, VsphereError, datastore::Datastore, error::Failure,
     moref::MoRef, property::Object, soap::Request, task, xml::Element,
 };
 
-use tokio::time::Instant;
-
 /// What a task that registers a VM is described by.
 const REGISTER: &str = "Folder.registerVm";
+/// Pauses before a registration that another one was in the way of is repeated.
+const AGAIN: [Duration; 3] =
+    [Duration::from_millis(50), Duration::from_millis(200), Duration::from_secs(1)];
 
 /// A registered VM.
 #[derive(Clone, Debug, Serialize)]
@@ -131,7 +135,7 @@ impl Vsphere {
             w.moref("host", &host.moref());
         });
         let deadline = Instant::now() + self.session.limits.task;
-        let mut repeated = false;
+        let mut pauses = AGAIN.into_iter();
         loop {
             let failure = match self.session.run(&request, self.session.limits.task).await {
                 Ok(result) => {
@@ -147,10 +151,9 @@ impl Vsphere {
             if let Some(vm) = self.by_path(&place.datacenter, vmx).await? {
                 return Ok(vm);
             }
-            if !waited || repeated {
-                return Err(failure);
-            }
-            repeated = true;
+            // Another VM's may have been in the way, and be done by now: that is no fault of this one.
+            let pause = pauses.next().filter(|_| waited || failure.is(&["SystemError"]));
+            sleep(pause.ok_or(failure)?).await;
         }
     }
 

