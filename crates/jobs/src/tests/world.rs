@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use bytes::Bytes;
-use rekindle_cache::{Cache, CacheConfig, Priority};
+use rekindle_cache::{Cache, CacheConfig, CacheError, Priority};
 use rekindle_disk::{Disk, DiskId, Disks, DisksConfig};
 use rekindle_nfs::{Exports, NfsConfig, NfsServer};
 use rekindle_repo::{Attached, CreateOptions, IngestOptions, IngestProgress, Repository, ingest};
@@ -70,6 +70,19 @@ pub(super) struct Running {
     pub(super) attached: Attached,
     db: Database,
     _nfs: NfsServer,
+}
+
+/// The ring's thread of the life before lets its directory go a moment after the last handle to it.
+async fn open_cache(config: CacheConfig) -> Arc<Cache> {
+    let opened = async {
+        loop {
+            match Cache::open(config.clone()) {
+                Err(CacheError::Unavailable(_)) => tokio::task::yield_now().await,
+                opened => return opened.unwrap(),
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), opened).await.expect("the cache stays locked")
 }
 
 impl World {
@@ -177,7 +190,7 @@ impl World {
             max_bytes: Some(256 << 20),
             min_free_percent: 0,
         };
-        let cache = Cache::open(cache).unwrap();
+        let cache = open_cache(cache).await;
         let nfs = NfsServer::open(&state.join("nfs"), NfsConfig::default()).unwrap();
         {
             let appliance = &mut self.host.state().appliance;
