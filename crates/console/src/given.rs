@@ -201,6 +201,13 @@ mod tests {
     }
 
     #[test]
+    fn a_whole_number_is_read_as_what_it_says_however_large() {
+        let body = br#"{"days": 2225470258294633.0}"#;
+        let read = read::<HashMap<String, u64>>(body).unwrap();
+        assert_eq!(read["days"], 2_225_470_258_294_633);
+    }
+
+    #[test]
     fn what_is_as_the_document_says_and_cannot_be_read_is_refused() {
         let read = read::<rekindle_jobs::RecoveryRequest>;
         let to = |client: &str| {
