@@ -230,6 +230,9 @@ def away_before(world):
 def killed_in(world, method, finish):
     """SIGKILL while the call is under way; it is carried out all the same, and nobody hears its answer."""
     job, name = (world.start(), None) if not finish else world.serving()
+    written = [(4096, b"before it was killed " * 999)] if finish else []
+    for write in written:
+        world.write(name, *write)
     before = world.calls(method)
     world.fault(method, delay_ms=HELD_MS, count=1)
     if finish:
@@ -245,7 +248,7 @@ def killed_in(world, method, finish):
         world.daemon.command("finish", job, "migrate")
     world.until_end(job, "completed")
     world.no_faults()
-    world.moved(name)
+    world.moved(name, *written)
     world.nothing_is_left(name)
     expect(f"SIGKILL in {method}: it goes on, the VM is moved, nothing is left", True)
 
@@ -254,6 +257,16 @@ def killed_in_each(world):
     """Calls that a recovery makes, twice each: their answers come before the restart, or after it."""
     for method, finish in [("CreateNasDatastore", False), ("RegisterVM_Task", False), ("PowerOnVM_Task", False),
                            ("RelocateVM_Task", True), ("RemoveDatastore", True)]:
+        for _ in range(2):
+            killed_in(world, method, finish)
+
+
+def alone_killed_in_each(world):
+    """The same on a host alone, which copies the disks, stops the VM for a moment and merges what it wrote."""
+    for method, finish in [("CreateNasDatastore", False), ("RegisterVM_Task", False), ("PowerOnVM_Task", False),
+                           ("CreateSnapshot_Task", True), ("MakeDirectory", True), ("CopyVirtualDisk_Task", True), ("ShutdownGuest", True),
+                           ("UnregisterVM", True), ("RegisterVM_Task", True), ("PowerOnVM_Task", True), ("ConsolidateVMDisks_Task", True),
+                           ("RemoveDatastore", True)]:
         for _ in range(2):
             killed_in(world, method, finish)
 
@@ -376,14 +389,15 @@ def in_place_killed(world, method, body, original):
     original_is_back(world, original, f"SIGKILL in {method}")
 
 
+ALONE = [refused, removal_waits, alone_killed_in_each]
 KINDS = [refused, migration_fails, removal_waits, overloaded, sessions_end, away_before, killed_in_each, in_place, gates, many, away]
 
 
-def story(folder, simulator, wanted=()):
+def story(folder, simulator, wanted=(), kinds=KINDS):
     """`wanted` are names of kinds; all without."""
     world = World(folder, simulator)
     try:
-        for kind in KINDS:
+        for kind in kinds:
             if not wanted or kind.__name__ in wanted:
                 print(f"-- {kind.__name__}", flush=True)
                 kind(world)

@@ -143,6 +143,16 @@ def make_delta(place, path, delta):
     write_all(volume, delta_name, "\n".join(lines).encode())
 
 
+def free_delta(place, path):
+    """What a delta over a disk is called: as the disk, with a number that no file there has."""
+    stem = re.sub(r"(-\d{6})?\.vmdk$", "", path)
+    volume, name = place(f"{stem}.vmdk")
+    there = set(volume.list(os.path.dirname(name)))
+    base = os.path.basename(stem)
+    number = next(number for number in range(1, 1000) if not {f"{base}-{number:06d}.vmdk", f"{base}-{number:06d}-delta.vmdk"} & there)
+    return f"{stem}-{number:06d}.vmdk"
+
+
 class Branch(Managed):
     """A snapshot of a host alone: what its VM's disks were lies below the deltas."""
 
@@ -190,8 +200,7 @@ class Deltas:
         def work(task):
             with vm.io:
                 for number, path in enumerate(list(vm.disks)):
-                    stem = re.sub(r"(-\d{6})?\.vmdk$", "", path)
-                    delta = f"{stem}-{len(vm.snapshots) + 1:06d}.vmdk"
+                    delta = free_delta(vm.place, path)
                     make_delta(vm.place, path, delta)
                     self.rename_disk(vm, number, delta)
                     if vm.on:
@@ -202,6 +211,25 @@ class Deltas:
             return 'ManagedObjectReference" type="VirtualMachineSnapshot', snapshot.id
 
         return self.start("CreateSnapshot_Task", vm, work)
+
+    def is_branch(self, snapshot):
+        return isinstance(snapshot, Branch)
+
+    def merge_branch(self, snapshot):
+        """One delta less: what is on top goes into what it lies over. The last one takes all that is left along."""
+        vm = snapshot.vm
+        self.objects.pop((snapshot.kind, snapshot.id))
+        if vm.snapshots == [snapshot]:
+            return self.merge(vm)
+        with vm.io:
+            for number in range(len(vm.disks)):
+                disk = vm.open_disks[number] if vm.on else open_disk(vm.place, vm.disks[number])
+                path, disk = disk.parent_path, disk.merge()
+                if vm.on:
+                    vm.open_disks[number] = disk
+                self.rename_disk(vm, number, vm.as_named(path))
+            vm.snapshots.remove(snapshot)
+            self.save_snapshots(vm)
 
     def merge(self, vm):
         with vm.io:

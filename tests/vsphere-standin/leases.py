@@ -68,6 +68,8 @@ class Leases:
 
     def RemoveSnapshot_Task(self, this, args):
         def work(task):
+            if this in this.vm.snapshots and self.is_branch(this):
+                return self.merge_branch(this)
             if any(lease.state == "ready" and lease.files == this.files for lease in self.leases()):
                 raise Fault("FileLocked", "The snapshot is being exported.")
             this.vm.snapshots.remove(this)

@@ -216,6 +216,9 @@ fn blake3_of(id: &str) -> [u8; 16] {
     first
 }
 
+/// The code of a VM that has snapshots which are not for the appliance to remove.
+pub(crate) const HAS_SNAPSHOTS: &str = "vm_has_snapshots";
+
 /// A client that made snapshots writes to files of its own; the disks alone lack what is in them.
 pub(crate) fn check_snapshots(record: &Record, vmx: &[u8]) -> Result<(), JobError> {
     let vmx = Vmx::parse(vmx)
@@ -225,7 +228,7 @@ pub(crate) fn check_snapshots(record: &Record, vmx: &[u8]) -> Result<(), JobErro
         let named = named.rsplit('/').next().unwrap_or_default();
         if named != disk.descriptor {
             return Err(JobError::conflict(
-                "vm_has_snapshots",
+                HAS_SNAPSHOTS,
                 format!("{} is {named} now: remove the VM's snapshots first", disk.key),
             ));
         }

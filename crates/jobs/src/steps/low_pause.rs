@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::files::HAS_SNAPSHOTS;
 use super::{Found, Work, export, files};
 use crate::journal::StepTimes;
 use crate::{GuestStop, JobError, Step, UuidPolicy, failure};
@@ -76,7 +77,16 @@ impl Work<'_> {
             files::check_snapshots(self.record, &self.exported_vmx().await?)?;
             link.snapshot(mount, &vmx, &name).await?;
         }
-        self.deltas().await?;
+        let found = self.deltas().await.map(drop);
+        if found.as_ref().is_err_and(|error| error.code() == HAS_SNAPSHOTS) {
+            // Asked for before a restart, and carried out after it was looked for, ours may be there twice.
+            link.remove_snapshots(mount, &vmx, &name).await?;
+            files::check_snapshots(self.record, &self.exported_vmx().await?)?;
+            link.snapshot(mount, &vmx, &name).await?;
+            self.deltas().await?;
+        } else {
+            found?;
+        }
         let vm = self.record.host_vm.as_deref().unwrap_or_default();
         let ran = link.find(vm).await?.is_some_and(|found| found.runs);
         let disks = self.live.disks(self.env, self.record).await?;

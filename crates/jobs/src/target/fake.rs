@@ -46,6 +46,8 @@ pub(crate) struct State {
     pub(crate) miscopies: Option<usize>,
     /// Its VM's snapshot is not the appliance's.
     pub(crate) others: bool,
+    /// The next snapshot is there twice, as if it had been asked for before.
+    pub(crate) doubles: bool,
     /// It gives files as a whole only.
     pub(crate) whole_files: bool,
     /// Bytes of files that were read in parts.
@@ -179,6 +181,9 @@ impl FakeHost {
         let mut state = self.call("snapshot")?;
         if name != "rekindle" {
             state.put_deltas(vmx_path);
+            if state.doubles {
+                state.put_between(vmx_path);
+            }
         } else if state.dirs.is_empty() {
             return Err(JobError::refused("target_refused", "FileNotFound"));
         }

@@ -43,6 +43,16 @@ impl Link {
         to_host!(self, link => link.has_snapshot(mount, vmx_path, name).await)
     }
 
+    /// Removes the snapshots of this name; others stay.
+    pub(crate) async fn remove_snapshots(
+        &self,
+        mount: &HostMount,
+        vmx_path: &str,
+        name: &str,
+    ) -> Result<(), JobError> {
+        to_host!(self, link => link.remove_snapshots(mount, vmx_path, name).await)
+    }
+
     /// Has the host copy a disk, from one descriptor's path to another; `progress` is told percents.
     pub(crate) async fn copy_disk(
         &self,

@@ -442,6 +442,25 @@ fn what_needs_a_vcenter_is_refused_on_a_standalone_host() {
 }
 
 /// A snapshot that somebody else made holds what the guest wrote: the disks alone would not be the VM.
+/// Asked for before a restart that came before it was carried out, and again after it.
+#[test]
+fn a_snapshot_that_is_there_twice_is_made_anew() {
+    let world = World::new();
+    standalone(&world);
+    world.host.state().doubles = true;
+    world.live(async |world| {
+        let running = world.start().await;
+        let (job, mut model) = serving(&running, manual(GuestStop::PowerOff)).await;
+        running.jobs.finish(&job, migrate()).await.unwrap();
+        writes_on(world, &running, &job, &mut model).await;
+        assert_eq!(running.end(&job).await.outcome, Some(Outcome::Migrated));
+        let calls = world.host.state().calls.clone();
+        assert_eq!(calls.iter().filter(|call| **call == "remove_snapshots").count(), 1);
+        assert!(world.host.state().flats(&home(&job)).into_values().eq(model));
+        running.stop().await;
+    });
+}
+
 #[test]
 fn a_vm_with_snapshots_of_others_is_left_alone() {
     let world = World::new();

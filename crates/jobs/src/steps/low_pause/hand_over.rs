@@ -4,6 +4,7 @@ use std::path::Path;
 
 use rekindle_image::Vmx;
 
+use super::super::files::HAS_SNAPSHOTS;
 use super::super::{Found, Work, files};
 use super::chain;
 use crate::JobError;
@@ -27,7 +28,7 @@ impl Work<'_> {
                     "{} is {name}, over {parent}: remove the VM's snapshots first",
                     disk.key
                 );
-                return Err(JobError::conflict("vm_has_snapshots", message));
+                return Err(JobError::conflict(HAS_SNAPSHOTS, message));
             }
             deltas.push((disk, name));
         }

@@ -115,6 +115,14 @@ impl State {
         }
     }
 
+    /// Another snapshot lies between the disks and what is over them.
+    pub(super) fn put_between(&mut self, vmx_path: &str) {
+        for (_, delta) in self.disks(vmx_path) {
+            let text = self.text(&delta).unwrap().replace(".vmdk\"", "-000002.vmdk\"");
+            self.write(&delta, text.into_bytes());
+        }
+    }
+
     /// The disk that a delta lies over.
     fn parent(&self, delta: &str) -> Result<String, JobError> {
         let text = self.text(delta).ok_or_else(|| refused("FileNotFound"))?;
@@ -205,6 +213,27 @@ impl FakeHost {
     ) -> Result<bool, JobError> {
         let state = self.call("has_snapshot")?;
         Ok(!state.others && state.vms.get(vmx_path).is_some_and(|vm| vm.snapshot))
+    }
+
+    pub(crate) async fn remove_snapshots(
+        &self,
+        _mount: &HostMount,
+        vmx_path: &str,
+        _name: &str,
+    ) -> Result<(), JobError> {
+        let mut state = self.call("remove_snapshots")?;
+        if state.others || !state.vms[vmx_path].snapshot {
+            return Ok(());
+        }
+        for (key, delta) in state.disks(vmx_path) {
+            let base = delta.replace(DELTA, ".vmdk");
+            let (export, file) = state.exported(&delta).unwrap();
+            export.remove_tree(&file).unwrap();
+            state.name_disk(vmx_path, &key, base.rsplit_once('/').unwrap().1);
+        }
+        state.vms.get_mut(vmx_path).unwrap().snapshot = false;
+        state.doubles = false;
+        Ok(())
     }
 
     pub(crate) async fn copy_disk(

@@ -30,6 +30,17 @@ impl Link {
         has.map_err(|e| failure("look at the VM's snapshots", e))
     }
 
+    pub(crate) async fn remove_snapshots(
+        &self,
+        mount: &HostMount,
+        vmx_path: &str,
+        name: &str,
+    ) -> Result<(), JobError> {
+        let (session, vm) = self.registered(mount, vmx_path).await?;
+        let removed = session.remove_snapshots(&vm, name).await.map(drop);
+        removed.map_err(|e| failure("remove the VM's snapshots", e))
+    }
+
     pub(crate) async fn copy_disk(
         &self,
         mount: &HostMount,
