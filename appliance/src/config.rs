@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 pub(crate) use file::{Config, RepositoryEntry, RepositoryKind, TargetEntry, TargetKind, TlsUse};
 pub(crate) use hot::HotCopySection;
 pub(crate) use notify::{MailSection, SyslogSection, WebhookEntry};
-pub(crate) use secrets::{AdminTokenFile, admin_token, read_secret};
+pub(crate) use secrets::{AdminTokenFile, admin_token, read_secret, ring_key};
 pub(crate) use settings::settings;
 
 use crate::{

@@ -36,6 +36,15 @@ fn cache(config: &Config, found: &mut Found) {
         found.within("cache.max_bytes", max, 64 * MIB..=1024 * TIB);
     }
     found.within("cache.min_free_percent", cache.min_free_percent.into(), 1..=90);
+    if let Some(file) = &cache.key_file {
+        found.absolute("cache.key_file", file);
+        if file.starts_with(config.cache_dir()) {
+            found.add("cache.key_file is in the cache's own directory: keep it elsewhere");
+        }
+        if cache.key_credential.is_some() {
+            found.add("cache.key_file and cache.key_credential exclude each other");
+        }
+    }
 }
 
 fn recovery(config: &Config, found: &mut Found) {
@@ -333,6 +342,9 @@ mod tests {
             ("[cache]\nmin_free_percent = 95", "cache.min_free_percent = 95"),
             ("[cache]\nmin_free_percent = 'lots'", "invalid type"),
             ("[cache]\nroot_dir = 'here'", "must be an absolute path"),
+            ("[cache]\nkey_file = 'here'", "must be an absolute path"),
+            ("[cache]\nkey_file = '/x'\nkey_credential = 'y'", "exclude each other"),
+            ("[cache]\nroot_dir = '/x'\nkey_file = '/x/y'", "keep it elsewhere"),
             ("[nfs]\nport = 70000", "70000"),
             ("[nfs]\nportmap = 'maybe'", "unknown variant `maybe`"),
             ("[console]\nlisten = '0.0.0.0:8480'\ntls = 'off'", "plain_http_beyond_loopback"),

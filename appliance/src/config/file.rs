@@ -49,11 +49,20 @@ pub(crate) struct CacheSection {
     pub(crate) ram_bytes: u64,
     pub(crate) max_bytes: Option<u64>,
     pub(crate) min_free_percent: u8,
+    pub(crate) key_file: Option<PathBuf>,
+    pub(crate) key_credential: Option<String>,
 }
 
 impl Default for CacheSection {
     fn default() -> Self {
-        Self { root_dir: None, ram_bytes: 512 << 20, max_bytes: None, min_free_percent: 5 }
+        Self {
+            root_dir: None,
+            ram_bytes: 512 << 20,
+            max_bytes: None,
+            min_free_percent: 5,
+            key_file: None,
+            key_credential: None,
+        }
     }
 }
 

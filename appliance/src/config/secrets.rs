@@ -6,12 +6,15 @@ use std::{
 };
 
 use anyhow::{Context, bail, ensure};
+use rekindle_cache::RingKey;
 use rekindle_console::AdminToken;
 
 use super::Config;
 
 /// The largest file that is read as a secret.
 const SECRET_MAX: u64 = 4096;
+/// The shortest secret that a key is made of: 128 bits in hexadecimal digits.
+const KEY_MIN: usize = 32;
 
 /// The admin token, and where it stands.
 pub(crate) struct AdminTokenFile {
@@ -49,6 +52,23 @@ pub(crate) fn read_secret(file: Option<&Path>, name: Option<&str>) -> anyhow::Re
     let text = text.trim_end_matches(['\r', '\n']);
     ensure!(!text.is_empty(), "{} is empty", path.display());
     Ok(text.to_owned())
+}
+
+/// What the cache's ring is encrypted with, if it is: made of all that the secret says.
+pub(crate) fn ring_key(config: &Config) -> anyhow::Result<Option<RingKey>> {
+    let (file, name) = (config.cache.key_file.as_deref(), config.cache.key_credential.as_deref());
+    if file.is_none() && name.is_none() {
+        return Ok(None);
+    }
+    let secret = read_secret(file, name).context("read the key of the cache")?;
+    ensure!(
+        secret.len() >= KEY_MIN,
+        "the key of the cache is shorter than {KEY_MIN} characters: make one with `openssl rand -hex 32`"
+    );
+    let digest = ring::digest::digest(&ring::digest::SHA256, secret.as_bytes());
+    let mut key = [0; 32];
+    key.copy_from_slice(digest.as_ref());
+    Ok(Some(RingKey::new(key)))
 }
 
 pub(super) fn credential(name: &str) -> anyhow::Result<PathBuf> {

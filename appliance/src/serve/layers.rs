@@ -15,7 +15,7 @@ use tokio::runtime::Handle;
 
 use super::{notify, targets};
 use crate::{
-    config::{Config, RepositoryEntry},
+    config::{self, Config, RepositoryEntry},
     exit::Failure,
     local,
 };
@@ -50,7 +50,7 @@ impl Layers {
         let targets = targets::open(config)?;
         let notifier =
             Notifier::open(&db, notify::channels(config)?).context("read the outbox of events")?;
-        let cache = Cache::open(cache(config)).context("open the cache")?;
+        let cache = Cache::open(cache(config)?).context("open the cache")?;
         let disks = Disks::open(&dir.join("overlay"), &db, DisksConfig::default())
             .context("open the overlays")?;
         let nfs = NfsServer::open(&dir.join("nfs"), nfs(config)).context("open the NFS server")?;
@@ -130,13 +130,14 @@ fn attach(config: &Config, entry: &RepositoryEntry) -> Result<Attached, Failure>
     }
 }
 
-fn cache(config: &Config) -> CacheConfig {
-    CacheConfig {
+fn cache(config: &Config) -> anyhow::Result<CacheConfig> {
+    Ok(CacheConfig {
         root_dir: config.cache_dir(),
         ram_bytes: config.cache.ram_bytes,
         max_bytes: config.cache.max_bytes,
         min_free_percent: config.cache.min_free_percent,
-    }
+        key: config::ring_key(config)?,
+    })
 }
 
 fn nfs(config: &Config) -> NfsConfig {

@@ -93,6 +93,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         ram_bytes: 128 << 20,
         max_bytes: Some(2 << 30),
         min_free_percent: 1,
+        key: None,
     };
     let cache = Cache::open(config)?;
     let ram = fill(&cache, 0..RAM_BLOCKS, Priority::Guest).await;

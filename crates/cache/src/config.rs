@@ -2,6 +2,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::RingKey;
+
 /// Largest `min_free_percent`: above it the ring would never have room.
 const MIN_FREE_MAX: u8 = 90;
 
@@ -17,6 +19,9 @@ pub struct CacheConfig {
     pub max_bytes: Option<u64>,
     /// Percent of the file system of `root_dir` that the ring leaves free, 0 to 90.
     pub min_free_percent: u8,
+    /// What the ring is encrypted with, if it is.
+    #[serde(skip)]
+    pub key: Option<RingKey>,
 }
 
 impl Default for CacheConfig {
@@ -26,6 +31,7 @@ impl Default for CacheConfig {
             ram_bytes: 512 << 20,
             max_bytes: None,
             min_free_percent: 5,
+            key: None,
         }
     }
 }

@@ -38,6 +38,7 @@
 //! 7. Repositories are read in turn (`schedule.rs`): guests, read-ahead, boot profiles, scans, movers. A
 //!    quarter of the places is guests' own, read-ahead has another at most; a read that a guest comes to wait for goes with the
 //!    guests. Nobody waits for ever for those before it: after seven turns of others the next is its own.
+//! 8. With a key no byte of a block and none of its name is in a segment's file (`ring/seal.rs`).
 //!
 //! # Locking
 //!
@@ -72,4 +73,5 @@ mod steering;
 
 pub use cache::{Cache, Priority};
 pub use config::{CacheConfig, CacheError};
+pub use ring::RingKey;
 pub use stats::CacheStats;

@@ -4,6 +4,7 @@ mod footer;
 mod index;
 mod left;
 mod record;
+mod seal;
 mod segment;
 mod space;
 mod writer;
@@ -30,6 +31,7 @@ use crate::{CacheConfig, CacheError};
 use index::{Index, NEVER, Place};
 pub(crate) use record::PAGE;
 use record::{SUM, Span, pages_match};
+pub use seal::RingKey;
 use segment::Now;
 pub(crate) use space::Space;
 use writer::Writer;
@@ -97,6 +99,12 @@ impl Ring {
         let lock = lock(&config.root_dir).map_err(|e| {
             CacheError::Unavailable(format!("lock {}: {e}", config.root_dir.display()))
         })?;
+        if config.key.is_some() {
+            seal::check(&lock).map_err(|e| {
+                let dir = config.root_dir.display();
+                CacheError::Refused(format!("{dir}: its file system keeps no extended attributes, which an encrypted ring needs: {e}"))
+            })?;
+        }
         let shared = Arc::new(Shared {
             index: Index::new(),
             queued: Mutex::default(),

@@ -40,6 +40,7 @@ impl Rig {
             ram_bytes: 32 << 20,
             max_bytes: Some(32 << 20),
             min_free_percent: 0,
+            key: None,
         };
         let cache = Cache::open(config).unwrap();
         let points = repository.points().await.unwrap().points;

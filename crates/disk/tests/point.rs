@@ -46,6 +46,7 @@ impl Rig {
             ram_bytes: 16 << 20,
             max_bytes: Some(16 << 20),
             min_free_percent: 0,
+            key: None,
         };
         let cache = Cache::open(config).unwrap();
         Self { dir, repository, cache }

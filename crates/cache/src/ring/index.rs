@@ -213,7 +213,7 @@ mod tests {
     #[test]
     fn sums_are_bounded_and_counted() {
         let dir = tempfile::tempdir().unwrap();
-        let segment = Arc::new(Segment::create(dir.path(), 1, 1 << 20).unwrap());
+        let segment = Arc::new(Segment::create(dir.path(), 1, 1 << 20, None).unwrap());
         let place = |page| Place { segment: segment.clone(), span: Span { page, len: 100 << 12 } };
         let name = |page: u32| {
             let mut bytes = [0; 32];

@@ -61,6 +61,7 @@ fn open(dir: &tempfile::TempDir, others: &Arc<AtomicU64>) -> Arc<Cache> {
         ram_bytes: 0,
         max_bytes: None,
         min_free_percent: 25,
+        key: None,
     };
     Cache::open_on(config, Space::Simulated { total: TOTAL, others: others.clone() }).unwrap()
 }

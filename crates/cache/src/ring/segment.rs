@@ -9,6 +9,7 @@ use rustix::fs::FallocateFlags;
 use rustix::io::{Errno, ReadWriteFlags};
 
 use super::record::{PAGE, Span, encode_header};
+use super::seal::{self, RingKey, Seal};
 
 /// Ids are counted from 1: none this large is ours, and the next one can always be counted.
 const IDS_END: u64 = 1 << 62;
@@ -18,6 +19,7 @@ pub(super) struct Segment {
     id: u64,
     path: PathBuf,
     file: File,
+    seal: Option<Seal>,
     retired: AtomicBool,
 }
 
@@ -47,22 +49,33 @@ pub(super) fn id_of(name: &str) -> Option<u64> {
 }
 
 impl Segment {
-    /// A new file with `bytes` set aside, so that a full file system shows here and not at a write.
-    pub(super) fn create(dir: &Path, id: u64, bytes: u64) -> io::Result<Self> {
+    /// A new file with `bytes` set aside, so that a full file system shows here and not at a write. Encrypted, if there is a
+    /// key.
+    pub(super) fn create(
+        dir: &Path,
+        id: u64,
+        bytes: u64,
+        key: Option<&RingKey>,
+    ) -> io::Result<Self> {
         let path = path_of(dir, id);
         let mut options = OpenOptions::new();
         let file = options.read(true).write(true).create_new(true).mode(0o600).open(&path)?;
-        match rustix::fs::fallocate(&file, FallocateFlags::KEEP_SIZE, 0, bytes) {
-            Ok(()) | Err(Errno::OPNOTSUPP) => Ok(Self::new(id, path, file)),
+        let set_aside = || match rustix::fs::fallocate(&file, FallocateFlags::KEEP_SIZE, 0, bytes) {
+            Ok(()) | Err(Errno::OPNOTSUPP) => key.map(|key| Seal::make(key, &file)).transpose(),
+            Err(error) => Err(error.into()),
+        };
+        match set_aside() {
+            Ok(seal) => Ok(Self::new(id, path, file, seal)),
             Err(error) => {
                 let _ = std::fs::remove_file(&path);
-                Err(error.into())
+                Err(error)
             }
         }
     }
 
-    /// The file an earlier process left. What was set aside behind its end is given back.
-    pub(super) fn open(dir: &Path, id: u64) -> io::Result<Self> {
+    /// The file an earlier process left. What was set aside behind its end is given back. An error if it is encrypted and
+    /// there is no key, or the other way around.
+    pub(super) fn open(dir: &Path, id: u64, key: Option<&RingKey>) -> io::Result<Self> {
         let path = path_of(dir, id);
         let nofollow = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
         let flags = nofollow.bits().cast_signed();
@@ -71,12 +84,17 @@ impl Segment {
         if !metadata.is_file() {
             return Err(io::ErrorKind::InvalidInput.into());
         }
+        let seal = match key {
+            Some(key) => Some(Seal::of(key, &file)?),
+            None if seal::is_sealed(&file) => return Err(io::ErrorKind::InvalidData.into()),
+            None => None,
+        };
         file.set_len(metadata.len())?;
-        Ok(Self::new(id, path, file))
+        Ok(Self::new(id, path, file, seal))
     }
 
-    fn new(id: u64, path: PathBuf, file: File) -> Self {
-        Self { id, path, file, retired: AtomicBool::new(false) }
+    fn new(id: u64, path: PathBuf, file: File, seal: Option<Seal>) -> Self {
+        Self { id, path, file, seal, retired: AtomicBool::new(false) }
     }
 
     pub(super) fn id(&self) -> u64 {
@@ -93,7 +111,10 @@ impl Segment {
         let wanted = bytes.len();
         let mut buffers = [io::IoSliceMut::new(bytes)];
         match rustix::io::preadv2(&self.file, &mut buffers, at, ReadWriteFlags::NOWAIT) {
-            Ok(read) if read == wanted => Now::Done,
+            Ok(read) if read == wanted => {
+                self.unseal(at, bytes);
+                Now::Done
+            }
             // Short: the rest is not in the page cache, or the file ends. A read that may wait
             // will tell.
             Ok(read) if read > 0 => Now::Later,
@@ -104,7 +125,23 @@ impl Segment {
 
     /// Fills `bytes` from `at`.
     pub(super) fn read(&self, at: u64, bytes: &mut [u8]) -> io::Result<()> {
-        self.file.read_exact_at(bytes, at)
+        self.file.read_exact_at(bytes, at)?;
+        self.unseal(at, bytes);
+        Ok(())
+    }
+
+    fn unseal(&self, at: u64, bytes: &mut [u8]) {
+        if let Some(seal) = &self.seal {
+            seal.apply(at, bytes);
+        }
+    }
+
+    /// Writes bytes where none were written before: with a key no place has two of them.
+    fn write(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        let Some(seal) = &self.seal else { return self.file.write_all_at(bytes, at) };
+        let mut sealed = bytes.to_vec();
+        seal.apply(at, &mut sealed);
+        self.file.write_all_at(&sealed, at)
     }
 
     /// Writes the record of `block` at `page`. Readers learn of it only afterwards.
@@ -113,17 +150,17 @@ impl Segment {
         let len = u32::try_from(data.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
         let span = Span::checked(page, len).ok_or(io::ErrorKind::InvalidInput)?;
         let header = encode_header(self.id, span, &block.hash(), data);
-        self.file.write_all_at(&header, u64::from(page) * PAGE as u64)?;
-        self.file.write_all_at(data, span.data_at(0))?;
+        self.write(u64::from(page) * PAGE as u64, &header)?;
+        self.write(span.data_at(0), data)?;
         let padding = data.len().next_multiple_of(PAGE) - data.len();
-        self.file.write_all_at(&[0; PAGE][..padding], span.data_at(0) + data.len() as u64)?;
+        self.write(span.data_at(0) + data.len() as u64, &[0; PAGE][..padding])?;
         Ok(span)
     }
 
     /// Ends the file with its footer at `at`, and gives back what was set aside behind it.
     pub(super) fn seal(&self, at: u64, records: &[(BlockHash, Span)]) -> io::Result<u64> {
         let footer = super::footer::encode(self.id, records);
-        self.file.write_all_at(&footer, at)?;
+        self.write(at, &footer)?;
         let end = at + footer.len() as u64;
         self.file.set_len(end)?;
         Ok(end)

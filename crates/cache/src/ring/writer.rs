@@ -19,6 +19,7 @@ use tokio::sync::oneshot;
 
 use super::index::{NEVER, Place};
 use super::left::{self, Left};
+use super::seal::RingKey;
 use super::segment::Segment;
 use super::{Order, Shared, Space};
 use crate::CacheConfig;
@@ -50,6 +51,7 @@ const SMALL_SHARE: u64 = 10;
 
 pub(super) struct Writer {
     dir: PathBuf,
+    key: Option<RingKey>,
     shared: Arc<Shared>,
     limits: Limits,
     /// Of both circles, oldest first; the heads are not among them.
@@ -106,6 +108,7 @@ impl Writer {
             left.iter().map(|&Left { id, bytes }| Owned { id, bytes, circle, read: None });
         let writer = Self {
             dir: config.root_dir.clone(),
+            key: config.key.clone(),
             limits: Limits::new(config, space),
             shared,
             segments: segments.collect(),
@@ -233,7 +236,7 @@ impl Writer {
     }
 
     fn begin_head(&mut self, circle: Circle, bytes: u64) -> bool {
-        let created = Segment::create(&self.dir, self.next_id, bytes);
+        let created = Segment::create(&self.dir, self.next_id, bytes, self.key.as_ref());
         self.next_id += 1;
         match created {
             Ok(segment) => *self.head(circle) = Some(Head::new(segment, bytes)),
@@ -266,7 +269,7 @@ impl Writer {
             return false;
         };
         let id = self.segments[at].id;
-        let opened = Segment::open(&self.dir, id);
+        let opened = Segment::open(&self.dir, id, self.key.as_ref());
         let found = opened.and_then(|segment| Ok((left::records(&segment)?, segment)));
         match found {
             Ok((records, segment)) if !records.is_empty() => {

@@ -11,6 +11,7 @@ mod policies;
 mod pruning;
 mod restart;
 mod scans;
+mod sealed;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -39,6 +40,7 @@ fn ring_only(dir: &Path, max_bytes: u64) -> CacheConfig {
         ram_bytes: 0,
         max_bytes: Some(max_bytes),
         min_free_percent: 0,
+        key: None,
     }
 }
 
@@ -95,8 +97,14 @@ fn killed_copy(dir: &Path) -> tempfile::TempDir {
     let copy = tempfile::tempdir().unwrap();
     for entry in std::fs::read_dir(dir).unwrap() {
         let entry = entry.unwrap();
+        let to = copy.path().join(entry.file_name());
         // A segment may be pruned between listing and copying.
-        let _ = std::fs::copy(entry.path(), copy.path().join(entry.file_name()));
+        let _ = std::fs::copy(entry.path(), &to);
+        let mut nonce = [0; 24];
+        if rustix::fs::getxattr(entry.path(), "user.rekindle.nonce", &mut nonce).is_ok() {
+            let flags = rustix::fs::XattrFlags::empty();
+            rustix::fs::setxattr(&to, "user.rekindle.nonce", &nonce, flags).unwrap();
+        }
     }
     copy
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use proptest::prelude::*;
-use rekindle_cache::{Cache, CacheConfig, Priority};
+use rekindle_cache::{Cache, CacheConfig, Priority, RingKey};
 
 use crate::{Fetches, block, killed_copy, ring_only, segments};
 
@@ -75,8 +75,9 @@ fn junk(file: &std::fs::File, at: u64) {
     let _ = file.write_all_at(&bytes, at);
 }
 
-fn config(dir: &Path) -> CacheConfig {
-    CacheConfig { ram_bytes: 100 << 10, ..ring_only(dir, RING) }
+fn config(dir: &Path, sealed: bool) -> CacheConfig {
+    let key = sealed.then(|| RingKey::new([7; 32]));
+    CacheConfig { ram_bytes: 100 << 10, key, ..ring_only(dir, RING) }
 }
 
 /// What a peek gives, if anything, is what belongs there.
@@ -90,9 +91,9 @@ fn peek(cache: &Cache, key: u64, at: usize, len: usize) -> Result<(), TestCaseEr
     Ok(())
 }
 
-async fn run(ops: Vec<Op>) -> Result<(), TestCaseError> {
+async fn run(ops: Vec<Op>, sealed: bool) -> Result<(), TestCaseError> {
     let mut dir = tempfile::tempdir().unwrap();
-    let mut cache = Cache::open(config(dir.path())).unwrap();
+    let mut cache = Cache::open(config(dir.path(), sealed)).unwrap();
     for op in ops {
         match op {
             Op::Get { key, priority } => {
@@ -102,11 +103,11 @@ async fn run(ops: Vec<Op>) -> Result<(), TestCaseError> {
             Op::Settle => cache.settle().await,
             Op::Restart => {
                 cache.close().await;
-                cache = Cache::open(config(dir.path())).unwrap();
+                cache = Cache::open(config(dir.path(), sealed)).unwrap();
             }
             Op::Kill => {
                 let copy = killed_copy(dir.path());
-                cache = Cache::open(config(copy.path())).unwrap();
+                cache = Cache::open(config(copy.path(), sealed)).unwrap();
                 dir = copy;
             }
             Op::Flip { segment, at } => damage(dir.path(), segment, at, flip),
@@ -136,9 +137,12 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn no_reader_sees_a_wrong_byte(ops in prop::collection::vec(op(), 1..300)) {
+    fn no_reader_sees_a_wrong_byte(
+        ops in prop::collection::vec(op(), 1..300),
+        sealed in any::<bool>(),
+    ) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        runtime.block_on(run(ops))?;
+        runtime.block_on(run(ops, sealed))?;
     }
 }
 
@@ -146,7 +150,7 @@ proptest! {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn concurrent_readers_see_no_wrong_byte() {
     let dir = tempfile::tempdir().unwrap();
-    let cache = Cache::open(config(dir.path())).unwrap();
+    let cache = Cache::open(config(dir.path(), true)).unwrap();
     let done = Arc::new(AtomicBool::new(false));
     let vandal = {
         let (done, dir) = (done.clone(), dir.path().to_owned());

@@ -189,6 +189,7 @@ impl World {
             ram_bytes: 16 << 20,
             max_bytes: Some(256 << 20),
             min_free_percent: 0,
+            key: None,
         };
         let cache = open_cache(cache).await;
         let nfs = NfsServer::open(&state.join("nfs"), NfsConfig::default()).unwrap();

@@ -43,10 +43,12 @@ impl Head {
         end_of(self.page, block) + footer::size(self.records.len() + 1) <= self.bytes
     }
 
-    /// Writes `block`, which must fit. `None` when the disk fails: the next one goes to its place.
+    /// Writes `block`, which must fit. `None` when the disk fails: the next one goes behind its place, part of which may have
+    /// been written.
     pub(super) fn append(&mut self, block: &Block) -> Option<Place> {
-        let span = self.segment.write_record(self.page, block).ok()?;
-        self.page += span.pages();
+        let written = self.segment.write_record(self.page, block);
+        self.page = (end_of(self.page, block) / PAGE as u64) as u32;
+        let span = written.ok()?;
         self.records.push((block.hash(), span));
         Some(Place { segment: self.segment.clone(), span })
     }

@@ -1,0 +1,79 @@
+//! Encryption of a segment's bytes where they lie: XChaCha20 by their place, under a nonce of the segment's own. Who has the
+//! ring's disk learns how much is cached, and nothing of what. It does not keep anybody from changing it: what is read is
+//! checked as ever, which finds damage and no forger.
+
+use std::fmt;
+use std::fs::File;
+use std::io;
+
+use chacha20::XChaCha20;
+use chacha20::cipher::{KeyIvInit, StreamCipher, StreamCipherSeek};
+use rustix::fs::XattrFlags;
+
+/// Where a segment's nonce is: it goes with the file, and its bytes stay what they are.
+const NONCE: &str = "user.rekindle.nonce";
+const NONCE_BYTES: usize = 24;
+
+/// What the ring is encrypted with. It is kept somewhere else.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RingKey([u8; 32]);
+
+impl RingKey {
+    /// Of bytes that nobody can guess.
+    pub fn new(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+}
+
+impl fmt::Debug for RingKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RingKey(..)")
+    }
+}
+
+/// The key and the nonce of one segment.
+pub(super) struct Seal {
+    key: RingKey,
+    nonce: [u8; NONCE_BYTES],
+}
+
+impl Seal {
+    /// Of a new and empty file: no nonce is ever used again, so that no two bytes have the same key stream.
+    pub(super) fn make(key: &RingKey, file: &File) -> io::Result<Self> {
+        let mut nonce = [0; NONCE_BYTES];
+        getrandom::fill(&mut nonce).map_err(io::Error::other)?;
+        rustix::fs::fsetxattr(file, NONCE, &nonce, XattrFlags::CREATE)?;
+        Ok(Self::new(key, nonce))
+    }
+
+    /// Of a file that an earlier process left.
+    pub(super) fn of(key: &RingKey, file: &File) -> io::Result<Self> {
+        let mut nonce = [0; NONCE_BYTES];
+        match rustix::fs::fgetxattr(file, NONCE, &mut nonce)? {
+            NONCE_BYTES => Ok(Self::new(key, nonce)),
+            _ => Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+
+    fn new(key: &RingKey, nonce: [u8; NONCE_BYTES]) -> Self {
+        Self { key: key.clone(), nonce }
+    }
+
+    /// Encrypts or decrypts the bytes at `at` of the file.
+    pub(super) fn apply(&self, at: u64, bytes: &mut [u8]) {
+        let mut cipher = XChaCha20::new(&self.key.0.into(), &self.nonce.into());
+        // A segment ends far before the 256 GiB that a nonce is good for.
+        cipher.seek(at);
+        cipher.apply_keystream(bytes);
+    }
+}
+
+/// Whether a file was made with a key.
+pub(super) fn is_sealed(file: &File) -> bool {
+    rustix::fs::fgetxattr(file, NONCE, &mut [0; NONCE_BYTES]).is_ok()
+}
+
+/// Whether the file system of `file` can hold what a sealed segment needs.
+pub(super) fn check(file: &File) -> io::Result<()> {
+    Ok(rustix::fs::fsetxattr(file, NONCE, &[0; NONCE_BYTES], XattrFlags::empty())?)
+}
