@@ -15,6 +15,7 @@ mod keep;
 mod notify;
 mod recover;
 mod repo;
+mod state;
 mod upkeep;
 mod user;
 
@@ -32,6 +33,7 @@ pub(crate) use repo::{
     ColdArgs, IngestArgs, OpenArgs, PasskeyArgs, PasskeyCommand, RepoCommand, RetrievalArg, S3Args,
     TierArg,
 };
+pub(crate) use state::{RestoreArgs, StateCommand};
 pub(crate) use upkeep::{CheckArgs, Found, PruneArgs, UpkeepArgs};
 pub(crate) use user::{AuditCommand, GrantArgs, TokenCommand, TotpCommand, UserCommand};
 
@@ -110,6 +112,11 @@ pub(crate) enum Command {
     Notify {
         #[command(subcommand)]
         what: NotifyCommand,
+    },
+    /// Make and list backups of the appliance's own state, or restore it from one.
+    State {
+        #[command(subcommand)]
+        what: StateCommand,
     },
     /// Write what support needs into one text file, without secrets.
     SupportBundle(BundleArgs),

@@ -6,6 +6,7 @@ mod images;
 mod ingest;
 pub(crate) mod passkey;
 mod prune;
+mod restore;
 mod tier;
 pub(crate) mod vsphere;
 mod work;
@@ -20,13 +21,31 @@ use serde_json::json;
 pub(crate) use ingest::ingest;
 
 use crate::{
-    cli::{ConfigArgs, OpenArgs, PasskeyArgs, RepoCommand, S3Args},
-    client::bytes,
+    cli::{ConfigArgs, OpenArgs, PasskeyArgs, RepoCommand, S3Args, StateCommand},
+    client::{self, bytes},
     config::{self, Config, RepositoryEntry},
     exit::{Failure, Kind},
     logging,
     serve::make_state_dir,
 };
+
+/// The appliance's own state.
+pub(crate) fn state(what: StateCommand) -> Result<(), Failure> {
+    match what {
+        StateCommand::Backup(args) => client::back_up_state(&args),
+        StateCommand::Ls(args) => client::state_backups(&args),
+        StateCommand::Restore(args) => {
+            logging::command();
+            restore::restore(&args)
+        }
+    }
+}
+
+/// What this host is called.
+pub(crate) fn host_name() -> Option<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    Some(name.trim().to_owned()).filter(|name| !name.is_empty())
+}
 
 pub(crate) fn repo(what: RepoCommand) -> Result<(), Failure> {
     logging::command();

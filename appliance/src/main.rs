@@ -76,6 +76,7 @@ fn run(command: cli::Command) -> Result<(), exit::Failure> {
         Command::Cache(args) => client::cache(&args.daemon),
         Command::Target { what } => client::target(&what),
         Command::Notify { what } => client::notify(&what),
+        Command::State { what } => local::state(what),
         Command::SupportBundle(args) => bundle::make(&args),
         Command::User { what } => client::user(&what),
         Command::Audit { what } => client::audit(&what),

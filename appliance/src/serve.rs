@@ -5,6 +5,7 @@
 //! the drivers of the jobs, then the console. Stop: console, drivers, NFS port, cache. Disks need
 //! no closing: what was acknowledged is on disk.
 
+mod backups;
 mod hot;
 mod layers;
 mod limits;
@@ -29,7 +30,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use state_dir::make as make_state_dir;
+pub(crate) use state_dir::{lock as lock_state_dir, make as make_state_dir};
 pub(crate) use targets::endpoint;
 
 use crate::{
@@ -66,6 +67,10 @@ async fn run(config: &Config, token: AdminTokenFile, low_priority: &Handle) -> R
     layers.jobs.run();
     layers.batches.run();
     layers.notifier.run(layers.sources()).await.context("begin to tell what happens")?;
+    let backups = layers
+        .backups
+        .clone()
+        .map(|backups| tokio::spawn(backups::keep(backups, config.state_backup.every_hours)));
     let hot = hot::start(config, &layers.repositories)?;
     let tls = tls::open(config)?;
     let watch = tokio::spawn(tls::watch(tls.clone(), signals.hangup()?));
@@ -83,6 +88,7 @@ async fn run(config: &Config, token: AdminTokenFile, low_priority: &Handle) -> R
     signals.exit_on_another();
     drop(watchdog);
     drop(hot);
+    backups.inspect(JoinHandle::abort);
     // Said for systemd only; without it nobody listens.
     let _ = sd_notify::notify(false, &[NotifyState::Stopping]);
     watch.abort();
@@ -199,6 +205,7 @@ impl ConsolePort {
             users: layers.users.clone(),
             audit: layers.audit.clone(),
             answers: layers.answers.clone(),
+            backups: layers.backups.clone(),
             configured: config::settings(config),
             settings: ConsoleSettings {
                 restore_requires_totp: config.console.restore_requires_totp,

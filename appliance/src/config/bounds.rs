@@ -23,6 +23,7 @@ pub(super) fn check(config: &Config) -> Result<(), String> {
     repositories(config, &mut found);
     targets(config, &mut found);
     notify::check(config, &mut found);
+    state_backup(config, &mut found);
     if found.0.is_empty() { Ok(()) } else { Err(found.0.join("\n  ")) }
 }
 
@@ -45,6 +46,15 @@ fn cache(config: &Config, found: &mut Found) {
             found.add("cache.key_file and cache.key_credential exclude each other");
         }
     }
+}
+
+fn state_backup(config: &Config, found: &mut Found) {
+    let backup = &config.state_backup;
+    if let Some(dir) = &backup.dir {
+        found.absolute("state_backup.dir", dir);
+    }
+    found.within("state_backup.every_hours", backup.every_hours, 1..=720);
+    found.within("state_backup.keep", backup.keep as u64, 1..=1000);
 }
 
 fn recovery(config: &Config, found: &mut Found) {
@@ -342,6 +352,9 @@ mod tests {
             ("[cache]\nmin_free_percent = 95", "cache.min_free_percent = 95"),
             ("[cache]\nmin_free_percent = 'lots'", "invalid type"),
             ("[cache]\nroot_dir = 'here'", "must be an absolute path"),
+            ("[state_backup]\ndir = 'here'", "must be an absolute path"),
+            ("[state_backup]\nkeep = 0", "state_backup.keep = 0"),
+            ("[state_backup]\nevery_hours = 0", "state_backup.every_hours = 0"),
             ("[cache]\nkey_file = 'here'", "must be an absolute path"),
             ("[cache]\nkey_file = '/x'\nkey_credential = 'y'", "exclude each other"),
             ("[cache]\nroot_dir = '/x'\nkey_file = '/x/y'", "keep it elsewhere"),

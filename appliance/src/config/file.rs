@@ -17,6 +17,7 @@ pub(crate) struct Config {
     pub(crate) mover: MoverSection,
     pub(crate) nfs: NfsSection,
     pub(crate) console: ConsoleSection,
+    pub(crate) state_backup: StateBackupSection,
     pub(crate) repository: Vec<RepositoryEntry>,
     pub(crate) target: Vec<TargetEntry>,
     pub(crate) webhook: Vec<super::WebhookEntry>,
@@ -33,6 +34,7 @@ impl Default for Config {
             mover: MoverSection::default(),
             nfs: NfsSection::default(),
             console: ConsoleSection::default(),
+            state_backup: StateBackupSection::default(),
             repository: Vec::new(),
             target: Vec::new(),
             webhook: Vec::new(),
@@ -127,6 +129,20 @@ impl Default for MoverSection {
             max_moves_per_host: 2,
             max_moves_per_datastore: 8,
         }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct StateBackupSection {
+    pub(crate) dir: Option<PathBuf>,
+    pub(crate) every_hours: u64,
+    pub(crate) keep: usize,
+}
+
+impl Default for StateBackupSection {
+    fn default() -> Self {
+        Self { dir: None, every_hours: 24, keep: 14 }
     }
 }
 

@@ -10,10 +10,10 @@ use rekindle_jobs::{Batches, GateScripts, Jobs, JobsConfig, JobsDeps, MoverConfi
 use rekindle_nfs::{NfsConfig, NfsServer};
 use rekindle_notify::{Notifier, Sources};
 use rekindle_repo::{Attached, Location, Near};
-use rekindle_state::Database;
+use rekindle_state::{Backups, Database};
 use tokio::runtime::Handle;
 
-use super::{notify, targets};
+use super::{backups, notify, targets};
 use crate::{
     config::{self, Config, RepositoryEntry},
     exit::Failure,
@@ -35,6 +35,7 @@ pub(super) struct Layers {
     pub(super) users: Arc<Users>,
     pub(super) audit: Arc<Audit>,
     pub(super) answers: Arc<Answers>,
+    pub(super) backups: Option<Arc<Backups>>,
 }
 
 impl Layers {
@@ -66,7 +67,20 @@ impl Layers {
         };
         let jobs = Jobs::open(deps).await.context("restore jobs and exports")?;
         let batches = Batches::open(jobs.clone(), &db).context("read the batches")?;
-        Ok(Self { repositories, cache, disks, nfs, jobs, batches, notifier, users, audit, answers })
+        let backups = backups::open(config, &db);
+        Ok(Self {
+            repositories,
+            cache,
+            disks,
+            nfs,
+            jobs,
+            batches,
+            notifier,
+            users,
+            audit,
+            answers,
+            backups,
+        })
     }
 
     /// What the notifier looks at.

@@ -25,7 +25,7 @@ pub(crate) fn make(dir: &Path) -> Result<(), Failure> {
 
 /// Takes the state directory for this process. While the lock lives no other daemon gets it; the
 /// kernel lets go of it when the process ends, however that happens.
-pub(super) fn lock(dir: &Path) -> Result<Flock<File>, Failure> {
+pub(crate) fn lock(dir: &Path) -> Result<Flock<File>, Failure> {
     umask(Mode::from_bits_truncate(0o077));
     make(dir)?;
     let path = dir.join("lock");

@@ -6,6 +6,7 @@ use tokio::{signal::unix::Signal, task::spawn_blocking, time::interval};
 use crate::{
     config::Config,
     exit::{Failure, Kind},
+    local,
 };
 
 /// How often the certificate's files are looked at.
@@ -36,12 +37,11 @@ fn files(config: &Config) -> Result<TlsFiles, TlsError> {
 
 /// What the appliance may be called: its host name, where it listens, and where hosts find it.
 fn names(config: &Config) -> Vec<String> {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
-    let host = host.map(|name| name.trim().to_owned());
+    let host = local::host_name();
     let addresses = [Some(config.console.listen.ip()), config.nfs.advertise];
     let addresses = addresses.into_iter().flatten().filter(|ip: &IpAddr| !ip.is_unspecified());
     let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
-    names.extend(host.filter(|name| name.is_ascii() && !name.is_empty()));
+    names.extend(host.filter(|name| name.is_ascii()));
     names.extend(addresses.map(|ip| ip.to_string()));
     names.sort();
     names.dedup();

@@ -116,6 +116,21 @@ impl Audit {
         Ok(Self { db: db.clone(), records: db.keyspace("audit")?, ends, state, kept })
     }
 
+    /// Puts on record that the state, and this log with it, is that of a backup made then.
+    pub fn restored(&self, made_at: Timestamp) -> Result<(), StateError> {
+        let note = Note {
+            user: "-".into(),
+            via: "command line".into(),
+            from: "-".into(),
+            action: "state.restore",
+            object: format!("backup of {made_at}"),
+            reason: None,
+            outcome: "done".into(),
+            begun: None,
+        };
+        self.append(note).map(drop)
+    }
+
     /// Appends a record; durable when it returns its number.
     pub(crate) fn append(&self, note: Note) -> Result<u64, StateError> {
         let mut state = self.state.lock();

@@ -89,6 +89,7 @@ use rekindle_jobs::{Batches, Jobs};
 use rekindle_nfs::NfsServer;
 use rekindle_notify::Notifier;
 use rekindle_repo::Attached;
+use rekindle_state::Backups;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::{net::TcpListener, sync::Semaphore};
@@ -98,7 +99,7 @@ pub use audit::{Audit, AuditEnd, AuditPage, AuditRecord, Broken, Chain};
 pub use auth::{AdminToken, TOKEN_MIN_CHARS, WeakToken};
 pub use calls::describe as describe_api;
 pub use metrics::describe as describe_metrics;
-pub use once::Answers;
+pub use once::{ANSWERS_KEYSPACE, Answers};
 pub use openapi::openapi;
 pub use problem::Problem;
 pub use tls::{Fingerprint, Tls, TlsError, TlsFiles, make_self_signed};
@@ -138,6 +139,8 @@ pub struct ConsoleDeps {
     pub audit: Arc<Audit>,
     /// What calls under an `Idempotency-Key` were answered.
     pub answers: Arc<Answers>,
+    /// Backups of the appliance's state, where they are configured.
+    pub backups: Option<Arc<Backups>>,
     /// What is configured.
     pub settings: ConsoleSettings,
     /// The same of the whole appliance, to be shown.
@@ -197,6 +200,7 @@ pub(crate) struct Console {
     users: Arc<Users>,
     audit: Arc<Audit>,
     answers: Arc<Answers>,
+    backups: Option<Arc<Backups>>,
     lanes: tag::Lanes,
     settings: ConsoleSettings,
     configured: Vec<Setting>,
@@ -227,6 +231,7 @@ impl Console {
             users: deps.users,
             audit: deps.audit,
             answers: deps.answers,
+            backups: deps.backups,
             lanes: tag::Lanes::default(),
             settings: deps.settings,
             configured: deps.configured,

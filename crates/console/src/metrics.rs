@@ -53,6 +53,10 @@ fn scrape(console: &Console) -> anyhow::Result<String> {
     for channel in console.notifier.channels() {
         scrape.view("notify", &[("channel", channel.name.as_str())], &channel)?;
     }
+    let backups = console.backups.as_ref().and_then(|backups| backups.list().ok());
+    if let Some(newest) = backups.as_ref().and_then(|files| files.first()) {
+        scrape.set("state_backup_made_at_seconds", &[], newest.made_at.as_second());
+    }
     repositories(console, &mut scrape)?;
     let jobs = console.jobs.list();
     states(&jobs, &mut scrape);

@@ -27,7 +27,7 @@ use crate::{
     translate::state_problem,
 };
 
-pub use answers::Answers;
+pub use answers::{ANSWERS_KEYSPACE, Answers};
 
 use answers::{Begun, Claim};
 

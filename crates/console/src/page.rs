@@ -11,7 +11,7 @@ use axum::{
 const INDEX: &str = include_str!("page/index.html");
 const STYLE: &str = include_str!("page/style.css");
 const ICON: &str = include_str!("page/icon.svg");
-const SCRIPTS: [(&str, &str); 12] = [
+const SCRIPTS: [(&str, &str); 13] = [
     ("admin.js", include_str!("page/admin.js")),
     ("batches.js", include_str!("page/batches.js")),
     ("notifications.js", include_str!("page/notifications.js")),
@@ -22,6 +22,7 @@ const SCRIPTS: [(&str, &str); 12] = [
     ("jobs.js", include_str!("page/jobs.js")),
     ("overview.js", include_str!("page/overview.js")),
     ("people.js", include_str!("page/people.js")),
+    ("state.js", include_str!("page/state.js")),
     ("upkeep.js", include_str!("page/upkeep.js")),
     ("views.js", include_str!("page/views.js")),
 ];

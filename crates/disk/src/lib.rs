@@ -91,6 +91,7 @@ pub use grain::DISK_MAX;
 pub use id::{DiskId, ID_MAX};
 pub use journal::JournalStats;
 pub use layer::{LAYERS_MAX, Layer};
+pub use records::KEYSPACES;
 pub use rekindle_cache::Priority;
 pub use segments::{Segments, concat};
 pub use touches::{Recording, TOUCHES_MAX, Touch};

@@ -95,6 +95,10 @@ pub(crate) struct LeafRecord {
     pub(crate) bytes: [u8; LEAF_BYTES],
 }
 
+/// The keyspaces of disks: of no use without the files that they are of.
+pub const KEYSPACES: [&str; 5] =
+    ["disk-journal", "disk-overlays", "disk-layers", "disk-counters", "disk-grains"];
+
 /// Where the records are kept. Every change is durable when it returns.
 pub(crate) enum Records {
     Database(Tables),
@@ -116,11 +120,11 @@ impl Tables {
     pub(crate) fn open(db: &Database) -> Result<Self, DiskError> {
         Ok(Self {
             db: db.clone(),
-            journal: db.keyspace("disk-journal")?,
-            overlays: db.keyspace("disk-overlays")?,
-            layers: db.keyspace("disk-layers")?,
-            counters: db.keyspace("disk-counters")?,
-            leaves: db.bytes("disk-grains")?,
+            journal: db.keyspace(KEYSPACES[0])?,
+            overlays: db.keyspace(KEYSPACES[1])?,
+            layers: db.keyspace(KEYSPACES[2])?,
+            counters: db.keyspace(KEYSPACES[3])?,
+            leaves: db.bytes(KEYSPACES[4])?,
         })
     }
 }

@@ -25,6 +25,7 @@ mod walk;
 pub use choice::Selection;
 pub use engine::Batches;
 pub use gate::{Gate, GateScripts};
+pub(crate) use record::end_batches;
 pub use resume::Resume;
 
 /// The most groups of a batch.

@@ -343,17 +343,21 @@ impl Journal {
         batch.commit().map_err(unavailable)
     }
 
+    /// Makes the record as it is durable. Blocks.
+    pub(crate) fn put(&self, record: &Record) -> Result<(), JobError> {
+        self.jobs.put(record.id.as_str().as_bytes(), record).map_err(unavailable)
+    }
+
     /// Makes the record as it is durable.
     pub(crate) async fn write(&self, record: &Record) -> Result<(), JobError> {
         #[cfg(test)]
         self.crash.before_write().await;
-        let (jobs, record) = (self.jobs.clone(), record.clone());
-        let put = move || jobs.put(record.id.as_str().as_bytes(), &record);
-        let written = tokio::task::spawn_blocking(put).await;
+        let (journal, record) = (self.clone(), record.clone());
+        let written = tokio::task::spawn_blocking(move || journal.put(&record)).await;
         let written = written.map_err(|e| JobError::unavailable("state", "write journal", e))?;
         #[cfg(test)]
         self.crash.after_write().await;
-        written.map_err(unavailable)
+        written
     }
 
     /// Forgets ended jobs and the keys they came with.

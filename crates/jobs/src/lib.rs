@@ -63,6 +63,10 @@
 //! A host that cannot move a VM while it runs copies its disks under a snapshot, and the VM is stopped for as long as it
 //! takes to name files anew. See `steps/low_pause.rs`.
 //!
+//! # Restored state
+//!
+//! A backup of the state holds no disks. Before anything of it is opened [`end_restored`] ends the jobs that were under way.
+//!
 //! # Locking
 //!
 //! A job is changed by its driver alone. Shared exports and datastores have an async lock each, held
@@ -109,6 +113,7 @@ mod profiles;
 mod progress;
 mod report;
 mod request;
+mod restored;
 mod route;
 mod shares;
 mod space;
@@ -133,6 +138,7 @@ pub use forecast::{Forecast, Limit, Planned, Span};
 pub use hours::{Hours, LimitsView};
 pub use jobs::{Jobs, JobsDeps};
 pub use mover::MOVER_PIECE;
+pub use origins::ORIGINS_KEYSPACE;
 pub use passkeys::Offer;
 pub use plan::{Next, Plan, Step};
 pub use report::{Measured, Report, ReportStep};
@@ -141,6 +147,7 @@ pub use request::{
     ImageFormat, InPlace, MacPolicy, MigrationStart, Mode, Networks, OriginalRef, RecoveryRequest,
     Sampling, SwapPolicy, TargetRef, UuidPolicy, Verification,
 };
+pub use restored::{LostJob, end_restored};
 pub use space::SpaceView;
 pub use target::{Target, VsphereTarget};
 pub use upkeep::{

@@ -3,6 +3,9 @@ use rekindle_state::{BytesKeyspace, Database, StateError};
 
 use crate::JobId;
 
+/// Where they are kept: of no use without the disks.
+pub const ORIGINS_KEYSPACE: &str = "jobs-origins";
+
 /// The small files of VMs that were copied while they ran, as they were then, by the job that has the copy. They go with
 /// its disks.
 #[derive(Clone)]
@@ -20,7 +23,7 @@ pub(crate) struct Origin {
 
 impl Origins {
     pub(crate) fn open(db: &Database) -> Result<Self, StateError> {
-        Ok(Self { db: db.clone(), files: db.bytes("jobs-origins")? })
+        Ok(Self { db: db.clone(), files: db.bytes(ORIGINS_KEYSPACE)? })
     }
 
     /// Keeps them, in place of what was kept before. Durable when it returns.

@@ -16,6 +16,7 @@ mod limits;
 mod low_pause;
 mod migration;
 mod rate;
+mod restored;
 mod rewriting;
 mod upkeep;
 mod world;

@@ -63,6 +63,7 @@ pub use error::NotifyError;
 pub use event::{About, Event, EventKind, JobAbout, Severity};
 pub use mail::{Mail, MailLogin, MailSettings, MailTls};
 pub use notifier::{Notifier, Sources};
+pub use outbox::OUTBOX_KEYSPACE;
 pub use syslog::{Facility, Syslog, SyslogAddress};
 pub use view::{ChannelView, FailureView, TestView};
 pub use webhook::{SECRET_MIN_BYTES, Webhook};

@@ -24,6 +24,9 @@ const TRIES_MIN: u32 = 3;
 const PAUSE: Duration = Duration::from_secs(2);
 const PAUSE_AT_MOST: Duration = Duration::from_secs(3600);
 
+/// Where events wait: news of the day, and none later.
+pub const OUTBOX_KEYSPACE: &str = "notify_outbox";
+
 /// What changes of what is told; `None` for what is gone.
 pub(crate) type Changes = BTreeMap<String, Option<Told>>;
 
@@ -76,7 +79,7 @@ impl Outbox {
         let wanted = channels.iter().map(|one| (one.name.clone(), Arc::clone(one))).collect();
         let outbox = Self {
             db: db.clone(),
-            events: db.keyspace("notify_outbox")?,
+            events: db.keyspace(OUTBOX_KEYSPACE)?,
             told: db.keyspace("notify_told")?,
             queues: Mutex::new(
                 channels.iter().map(|one| (one.name.clone(), Queue::default())).collect(),

@@ -1,7 +1,8 @@
+use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use rocksdb::{
     BlockBasedOptions, BoundColumnFamily, Cache, DBRecoveryMode, DBWithThreadMode, LogLevel,
@@ -27,6 +28,8 @@ const OPEN_FILES: i32 = 128;
 /// RocksDB's own text logs: 2 files of 1 MiB.
 const TEXT_LOGS: usize = 2;
 const TEXT_LOG_MAX: usize = 1 << 20;
+/// Longest name of a keyspace, in bytes.
+pub(crate) const NAME_MAX: usize = 64;
 /// The column family that RocksDB insists on; no keyspace may be called so.
 const RESERVED: &str = "default";
 
@@ -41,9 +44,9 @@ pub struct Database {
 
 struct Inner {
     rocks: Rocks,
-    /// How many column families there are. Held while one is looked up and made, so that two threads
+    /// The column families that there are. Held while one is looked up and made, so that two threads
     /// cannot make it twice.
-    families: Mutex<usize>,
+    families: Mutex<BTreeSet<String>>,
 }
 
 impl Database {
@@ -57,7 +60,8 @@ impl Database {
         let names = existing_keyspaces(&options, dir)?;
         let families = names.iter().map(|name| (name.as_str(), family_options()));
         let rocks = Rocks::open_cf_with_opts(&options, dir, families)?;
-        Ok(Self { inner: Arc::new(Inner { rocks, families: Mutex::new(names.len()) }) })
+        let families = Mutex::new(names.into_iter().filter(|name| name != RESERVED).collect());
+        Ok(Self { inner: Arc::new(Inner { rocks, families }) })
     }
 
     /// The keyspace `name` of values `V`, made if it is new. `name` is `[a-z0-9_-]{1,64}`.
@@ -70,21 +74,36 @@ impl Database {
 
     /// The keyspace `name` of raw bytes, made if it is new. `name` is `[a-z0-9_-]{1,64}`.
     pub fn bytes(&self, name: &'static str) -> Result<BytesKeyspace, StateError> {
-        check_name(name)?;
-        let mut count = self.inner.families.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if self.inner.rocks.cf_handle(name).is_none() {
-            if *count > KEYSPACES_MAX {
-                return Err(StateError::Refused(format!("more than {KEYSPACES_MAX} keyspaces")));
-            }
-            self.inner.rocks.create_cf(name, &family_options())?;
-            *count += 1;
-        }
+        self.make_family(name)?;
         Ok(BytesKeyspace::new(self.clone(), name))
     }
 
     /// An empty batch: what is put in takes effect at its commit, as a whole.
     pub fn batch(&self) -> Batch {
         Batch::new(self.clone())
+    }
+
+    /// Has a column family of this name, made if it is new.
+    pub(crate) fn make_family(&self, name: &str) -> Result<(), StateError> {
+        check_name(name)?;
+        let mut families = self.families();
+        if !families.contains(name) {
+            if families.len() >= KEYSPACES_MAX {
+                return Err(StateError::Refused(format!("more than {KEYSPACES_MAX} keyspaces")));
+            }
+            self.inner.rocks.create_cf(name, &family_options())?;
+            families.insert(name.to_owned());
+        }
+        Ok(())
+    }
+
+    /// The names of all keyspaces.
+    pub(crate) fn names(&self) -> BTreeSet<String> {
+        self.families().clone()
+    }
+
+    fn families(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.inner.families.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     pub(crate) fn rocks(&self) -> &Rocks {
@@ -108,9 +127,9 @@ impl Database {
     }
 }
 
-fn check_name(name: &str) -> Result<(), StateError> {
+pub(crate) fn check_name(name: &str) -> Result<(), StateError> {
     let good = |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-');
-    if name == RESERVED || !(1..=64).contains(&name.len()) || !name.bytes().all(good) {
+    if name == RESERVED || !(1..=NAME_MAX).contains(&name.len()) || !name.bytes().all(good) {
         return Err(StateError::Refused(format!("{name:?} is no keyspace name")));
     }
     Ok(())

@@ -33,11 +33,15 @@
 //! [`KEY_MAX`], [`VALUE_MAX`], [`BATCH_MAX`], [`SCAN_MAX`], [`KEYSPACES_MAX`]; RocksDB's memory and
 //! files are bounded in `database.rs`.
 
+mod backup;
+mod backups;
 mod batch;
 mod database;
 mod error;
 mod keyspace;
 
+pub use backup::{Backup, BackupHead};
+pub use backups::{BackupFile, Backups, BackupsConfig};
 pub use batch::Batch;
 pub use database::Database;
 pub use error::StateError;

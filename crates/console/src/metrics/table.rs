@@ -32,9 +32,14 @@ const fn histogram(name: &'static str, labels: &'static str, help: &'static str)
     Metric { name, kind: Kind::Histogram, labels, help }
 }
 
-pub(super) const METRICS: [Metric; 84] = [
+pub(super) const METRICS: [Metric; 85] = [
     gauge("build_info", "version", "1, with the version as a label"),
     gauge("up_seconds", "", "seconds since the start"),
+    gauge(
+        "state_backup_made_at_seconds",
+        "",
+        "when the newest backup of the state was made, since 1970; absent if there is none",
+    ),
     gauge("jobs", "state", "jobs by state; stuck ones want a person"),
     gauge(
         "job_pause_milliseconds",

@@ -107,6 +107,9 @@ struct Entry {
     running: bool,
 }
 
+/// Where answers are kept, for a day.
+pub const ANSWERS_KEYSPACE: &str = "console_answers";
+
 /// The answers of the last day. Calls block for a sync.
 pub struct Answers {
     keys: usize,
@@ -121,7 +124,7 @@ impl Answers {
     }
 
     fn keeping(db: &Database, keys: usize) -> Result<Arc<Self>, StateError> {
-        let records: Keyspace<Record> = db.keyspace("console_answers")?;
+        let records: Keyspace<Record> = db.keyspace(ANSWERS_KEYSPACE)?;
         let known = records.scan(b"")?.into_iter().map(|(key, record)| {
             let bytes = record.sealed.map_or(0, |sealed| sealed.len());
             (

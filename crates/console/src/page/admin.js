@@ -92,6 +92,7 @@ export function auditView(page, older) {
 
 export function settingsView({ settings }) {
   return [
+    h("h2", { "data-key": "h-settings" }, "Configuration"),
     h("p", { class: "muted", "data-key": "said" }, "As the configuration file has it; it is changed there, and read at a start. ", h("code", {}, "rekindle describe config"), " says what each key means."),
     table(["Key", "Value", "From"], settings.map((one) => h("tr", { "data-key": one.key },
       h("td", {}, h("code", {}, one.key)), h("td", {}, h("code", {}, one.value === null ? "–" : typeof one.value === "string" ? one.value : JSON.stringify(one.value))),

@@ -69,6 +69,8 @@ export const api = {
   stopUpkeep: (name) => call("DELETE", `${repository(name)}/upkeep`),
   settings: () => call("GET", "/api/v1/settings"),
   notifications: () => call("GET", "/api/v1/notifications"),
+  stateBackups: () => call("GET", "/api/v1/state/backups"),
+  backUpState: () => call("POST", "/api/v1/state/backups"),
   testNotifications: () => call("POST", "/api/v1/notifications/test"),
   audit: (from) => call("GET", `/api/v1/audit?limit=200${from === undefined ? "" : `&from=${from}`}`),
   users: () => call("GET", "/api/v1/users"),

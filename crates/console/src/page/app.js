@@ -9,6 +9,7 @@ import { overviewView } from "./overview.js";
 import { accountView, auditView, placesView, settingsView, usersView } from "./admin.js";
 import { people } from "./people.js";
 import { notificationsView } from "./notifications.js";
+import { stateView } from "./state.js";
 import { upkeepActs } from "./upkeep.js";
 import { batchesView, recoverMany } from "./batches.js";
 
@@ -107,8 +108,9 @@ async function load(name) {
   } else if (name === "audit") {
     show($("audit-body"), auditView(await api.audit(auditFrom), (from) => { auditFrom = from; refresh(); }));
   } else if (name === "settings") {
-    const [settings, told] = await Promise.all([api.settings(), api.notifications()]);
-    show($("settings-body"), [...notificationsView(told, session.role === "admin", refresh), ...settingsView(settings)]);
+    const admin = session.role === "admin";
+    const [settings, told, state] = await Promise.all([api.settings(), api.notifications(), admin ? api.stateBackups() : null]);
+    show($("settings-body"), [...notificationsView(told, admin, refresh), ...(state ? stateView(state, refresh) : []), ...settingsView(settings)]);
   } else if (name === "account") {
     const [now, tokens] = await Promise.all([api.session(), api.tokens()]);
     know(now);

@@ -35,6 +35,5 @@ export function notificationsView({ channels }, admin, refresh) {
       ? h("div", { "data-key": "no-channels" }, empty("Nobody", "Webhooks, mail and syslog are added as [[webhook]], [mail] and [syslog] in the configuration."))
       : h("div", { class: "card scroll", "data-key": "channels" }, h("table", { "aria-label": "Who is told what happens" },
         h("thead", {}, h("tr", {}, head.map((name) => h("th", { scope: "col" }, name)))), h("tbody", {}, channels.map(row)))),
-    h("h2", { "data-key": "h-settings" }, "Configuration"),
   ];
 }

@@ -157,6 +157,16 @@ impl GroupRecord {
     }
 }
 
+/// Ends all batches that are under way, of which nothing is begun any more.
+pub(crate) fn end_batches(db: &Database) -> Result<(), JobError> {
+    let book = Book::open(db)?;
+    for mut record in book.load()?.into_iter().filter(|record| !record.is_ended()) {
+        record.end(BatchState::Cancelled);
+        book.put(&record)?;
+    }
+    Ok(())
+}
+
 /// The durable records of batches.
 #[derive(Clone)]
 pub(super) struct Book(Keyspace<Record>);

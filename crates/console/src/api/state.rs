@@ -1,0 +1,93 @@
+use std::sync::Arc;
+
+use axum::{Extension, Json, extract::State, http::StatusCode};
+use jiff::Timestamp;
+use rekindle_state::{BackupFile, Backups, StateError};
+use schemars::JsonSchema;
+use serde::Serialize;
+use tokio::task::spawn_blocking;
+
+use crate::{Console, Problem, act::Act, auth::Caller};
+
+/// Backups of the appliance's own state.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct StateBackups {
+    /// The directory on the appliance; none if no backups are configured.
+    dir: Option<String>,
+    /// So many are kept.
+    keep: Option<usize>,
+    /// Those that there are, the newest first.
+    backups: Vec<StateBackup>,
+}
+
+/// One of them.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct StateBackup {
+    /// The file on the appliance.
+    file: String,
+    /// Its size.
+    bytes: u64,
+    /// When it was made.
+    made_at: Timestamp,
+}
+
+impl From<BackupFile> for StateBackup {
+    fn from(made: BackupFile) -> Self {
+        let BackupFile { path, bytes, made_at } = made;
+        Self { file: path.display().to_string(), bytes, made_at }
+    }
+}
+
+/// `GET /api/v1/state/backups`
+pub(crate) async fn state_backups(
+    State(console): State<Arc<Console>>,
+) -> Result<Json<StateBackups>, Problem> {
+    let Some(backups) = console.backups.clone() else {
+        return Ok(Json(StateBackups { dir: None, keep: None, backups: Vec::new() }));
+    };
+    let listed = spawn_blocking(move || {
+        let backups: &Backups = &backups;
+        let files = backups.list()?;
+        let config = backups.config();
+        Ok(StateBackups {
+            dir: Some(config.dir.display().to_string()),
+            keep: Some(config.keep),
+            backups: files.into_iter().map(StateBackup::from).collect(),
+        })
+    });
+    let listed = listed.await.map_err(|e| Problem::internal(&e))?;
+    listed.map(Json).map_err(|e| problem(&e))
+}
+
+/// `POST /api/v1/state/backups`
+pub(crate) async fn back_up_state(
+    State(console): State<Arc<Console>>,
+    Extension(caller): Extension<Caller>,
+) -> Result<(StatusCode, Json<StateBackup>), Problem> {
+    let Some(backups) = console.backups.clone() else {
+        let detail = "no backups of the state are configured: set `dir` of [state_backup]";
+        return Err(Problem::new(StatusCode::CONFLICT, "no_state_backups", detail));
+    };
+    let dir = backups.config().dir.display().to_string();
+    let act = Act::new(&caller, "state.backup", dir);
+    let made = console.act(act, async move {
+        let made = spawn_blocking(move || backups.make()).await;
+        made.map_err(|e| Problem::internal(&e))?.map_err(|e| problem(&e))
+    });
+    Ok((StatusCode::CREATED, Json(made.await?.into())))
+}
+
+/// It is about a directory that an admin chose, and says what is wrong with it.
+fn problem(error: &StateError) -> Problem {
+    tracing::warn!(%error, "no backup of the state");
+    match error {
+        StateError::Full => {
+            let detail = "the file system of the backups is full";
+            Problem::new(StatusCode::INSUFFICIENT_STORAGE, "no_space", detail)
+        }
+        StateError::Unavailable(_) | StateError::Corrupt(_) | StateError::Refused(_) => {
+            let status = StatusCode::SERVICE_UNAVAILABLE;
+            Problem::new(status, "state_backup_failed", error.to_string())
+        }
+    }
+}
