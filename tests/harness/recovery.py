@@ -1,8 +1,27 @@
 """What most stories begin with: a repository, a backup in it, and a live recovery of it for clients of this machine."""
 from dataclasses import dataclass
 
+from .daemon import Daemon
+
 REPOSITORY = "backups"
 BLOCK = 4096
+CONFIG = """\
+state_dir = "{folder}/state"
+[recovery]
+reserve_min_bytes = 100000000
+[[repository]]
+name = "backups"
+path = "{folder}/backups"
+"""
+
+
+def modest(folder, more="", **daemon):
+    """A daemon, not started yet, with a repository, and recoveries that ask for little space; `more` of its configuration."""
+    config = folder / "rekindle.toml"
+    config.write_text(CONFIG.format(folder=folder) + more)
+    daemon = Daemon(folder / "state", config, **daemon)
+    daemon.command("repo", "add", folder / REPOSITORY)
+    return daemon
 
 
 @dataclass
