@@ -167,29 +167,8 @@ impl Base {
         Ok(out)
     }
 
-    /// Brings a block into the cache. Says how many bytes it has: none if it is zeros.
-    pub(crate) async fn warm(&self, idx: BlockIdx, priority: Priority) -> Result<u64, DiskError> {
-        match self.bottom() {
-            Self::Point { map, cache } => {
-                let at = idx.0.saturating_mul(map.block_size().bytes());
-                match map.entry(idx).await.map_err(|e| from_repo(Arc::new(e), at))? {
-                    MapEntry::Zero => Ok(0),
-                    MapEntry::Stored(stored) => {
-                        // What is at hand need not be read to be known as such.
-                        if !cache.has(&stored.hash()) {
-                            block(map, cache, idx, priority).await?;
-                        }
-                        Ok(u64::from(stored.plain_len()))
-                    }
-                }
-            }
-            Self::Layered { .. } | Self::Empty { .. } => Ok(0),
-            #[cfg(feature = "testing")]
-            Self::Pattern { .. } => Ok(0),
-        }
-    }
-
-    /// The same for blocks that are wanted together: what lies side by side in the repository is one read of it.
+    /// Brings blocks into the cache that are wanted together: what lies side by side in the repository is one read of it.
+    /// Says how many bytes they have: none those that are zeros.
     pub(crate) async fn warm_run(
         &self,
         blocks: Range<BlockIdx>,

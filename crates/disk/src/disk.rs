@@ -272,13 +272,8 @@ impl Disk {
         self.base.block_size().count(self.base.size())
     }
 
-    /// Brings a block of the recovery point into the cache. Says how many bytes it has: none if it
-    /// is zeros, which need no room.
-    pub async fn warm(&self, block: BlockIdx, priority: Priority) -> Result<u64, DiskError> {
-        self.base.warm(block, priority).await
-    }
-
-    /// The same for neighbours, which the repository is asked for in few reads.
+    /// Brings neighbouring blocks of the recovery point into the cache, in few reads of the repository. Says how many
+    /// bytes they have: none those that are zeros, which need no room.
     pub async fn warm_run(
         &self,
         blocks: Range<BlockIdx>,

@@ -125,7 +125,8 @@ async fn a_warmed_block_is_read_without_the_repository() {
     assert!(disk.try_read(0..4096).is_none(), "nothing is at hand yet");
     let mut warmed = 0;
     for block in 0..disk.blocks() {
-        warmed += disk.warm(BlockIdx(block), Priority::Guest).await.unwrap();
+        warmed +=
+            disk.warm_run(BlockIdx(block)..BlockIdx(block + 1), Priority::Guest).await.unwrap();
     }
     assert_eq!(warmed, SIZE - BLOCK, "zeros are not fetched");
     std::fs::remove_dir_all(rig.dir.path().join("repository/packs")).unwrap();
@@ -161,7 +162,7 @@ async fn the_ring_gives_way_before_a_write_is_refused() {
     disks.create(&id, SIZE).unwrap();
     let disk = disks.attach(&id, rig.base().await).unwrap();
     for block in 0..disk.blocks() {
-        disk.warm(BlockIdx(block), Priority::Scan).await.unwrap();
+        disk.warm_run(BlockIdx(block)..BlockIdx(block + 1), Priority::Scan).await.unwrap();
     }
     rig.cache.settle().await;
     let held = rig.cache.stats().ring_bytes;

@@ -5,6 +5,8 @@
 //! A replay has 32 blocks under way, each with a place in the cache's schedule, and ends when the ring
 //! is full. A recording holds what [`rekindle_disk::TOUCHES_MAX`] says, per disk.
 
+use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,6 +14,7 @@ use futures::{StreamExt, stream};
 use rekindle_block::BlockIdx;
 use rekindle_cache::Priority;
 use rekindle_disk::{Disk, Recording};
+use tokio::sync::Semaphore;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::Instrument;
 
@@ -24,6 +27,8 @@ use crate::{JobError, Mode, failure};
 
 /// Blocks of a replay under way at once.
 const REPLAYS_AT_ONCE: usize = 32;
+/// Blocks that are brought by one read at most: 2 MiB with blocks of 256 KiB.
+const RUN_MAX: u64 = 8;
 /// Fewer first touches than these are no boot: somebody looked at a file.
 const TOUCHES_MIN: usize = 4;
 
@@ -94,22 +99,25 @@ impl Vm {
         if wanted.is_empty() {
             return Ok(());
         }
-        wanted.sort_unstable();
+        wanted.retain(|(_, at, block)| block.0 < self.disks[*at].blocks());
         let room = AtomicU64::new(self.env.cache.stats().ring_capacity_now);
-        let bring = |(_, at, block): (u32, usize, BlockIdx)| {
-            let (disk, room) = (&self.disks[at], &room);
+        let under_way = Semaphore::new(REPLAYS_AT_ONCE);
+        let bring = |(at, run): (usize, Range<BlockIdx>)| {
+            let (disk, room, under_way) = (&self.disks[at], &room, &under_way);
             async move {
-                if room.load(Ordering::Relaxed) == 0 || block.0 >= disk.blocks() {
+                // Fails only for a closed semaphore, and this is never closed.
+                let _places = under_way.acquire_many((run.end.0 - run.start.0) as u32).await.ok();
+                if room.load(Ordering::Relaxed) == 0 {
                     return Ok(0);
                 }
-                let bytes = disk.warm(block, Priority::Profile).await?;
+                let bytes = disk.warm_run(run, Priority::Profile).await?;
                 let less = |room: u64| Some(room.saturating_sub(bytes));
                 let _ = room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
                 Ok(bytes)
             }
         };
         let (blocks, mut bytes) = (wanted.len(), 0);
-        let mut brought = stream::iter(wanted).map(bring).buffer_unordered(REPLAYS_AT_ONCE);
+        let mut brought = stream::iter(runs(wanted)).map(bring).buffer_unordered(REPLAYS_AT_ONCE);
         while let Some(more) = brought.next().await {
             bytes += more.map_err(|e| failure::disk("read the recovery point", e))?;
         }
@@ -170,5 +178,47 @@ impl Vm {
                 tracing::warn!("does not keep the boot profile: {error}");
             }
         }
+    }
+}
+
+/// Neighbours together, as early as the first of them is wanted.
+fn runs(mut wanted: Vec<(u32, usize, BlockIdx)>) -> Vec<(usize, Range<BlockIdx>)> {
+    wanted.sort_unstable();
+    let mut left: BTreeSet<(usize, u64)> = wanted.iter().map(|(_, at, idx)| (*at, idx.0)).collect();
+    let mut runs = Vec::new();
+    for (_, at, BlockIdx(block)) in wanted {
+        if !left.remove(&(at, block)) {
+            continue;
+        }
+        let mut run = block..block + 1;
+        while run.end - run.start < RUN_MAX && left.remove(&(at, run.end)) {
+            run.end += 1;
+        }
+        while run.end - run.start < RUN_MAX && run.start > 0 && left.remove(&(at, run.start - 1)) {
+            run.start -= 1;
+        }
+        runs.push((at, BlockIdx(run.start)..BlockIdx(run.end)));
+    }
+    runs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbours_are_brought_together_when_the_first_of_them_is_wanted() {
+        let wanted = |blocks: &[(u32, usize, u64)]| {
+            let wanted = blocks.iter().map(|(when, at, block)| (*when, *at, BlockIdx(*block)));
+            let runs = runs(wanted.collect()).into_iter();
+            runs.map(|(at, run)| (at, run.start.0..run.end.0)).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            wanted(&[(5, 0, 7), (1, 0, 8), (2, 1, 9), (9, 0, 9), (3, 0, 100), (4, 0, 0)]),
+            [(0, 7..10), (1, 9..10), (0, 100..101), (0, 0..1)]
+        );
+        let many: Vec<_> = (0..20).map(|block| (0, 0, block)).collect();
+        assert_eq!(wanted(&many), [(0, 0..8), (0, 8..16), (0, 16..20)]);
+        assert_eq!(wanted(&[(0, 0, 3), (1, 0, 3)]), [(0, 3..4)]);
     }
 }
