@@ -16,7 +16,7 @@ use tokio::runtime::Handle;
 use super::{backups, notify, targets};
 use crate::{
     config::{self, Config, RepositoryEntry},
-    exit::Failure,
+    exit::{Failure, Kind},
     local,
 };
 
@@ -144,13 +144,14 @@ fn attach(config: &Config, entry: &RepositoryEntry) -> Result<Attached, Failure>
     }
 }
 
-fn cache(config: &Config) -> anyhow::Result<CacheConfig> {
+fn cache(config: &Config) -> Result<CacheConfig, Failure> {
+    let key = config::ring_key(config).map_err(|e| Failure::new(Kind::Refused, e))?;
     Ok(CacheConfig {
         root_dir: config.cache_dir(),
         ram_bytes: config.cache.ram_bytes,
         max_bytes: config.cache.max_bytes,
         min_free_percent: config.cache.min_free_percent,
-        key: config::ring_key(config)?,
+        key,
     })
 }
 
