@@ -12,6 +12,8 @@ use rekindle_disk::{Base, Disk, DiskId, Disks, DisksConfig};
 use rekindle_state::Database;
 
 const DISK: u64 = 8 << 30;
+/// Of what is compared with the device alone, in turn.
+const ROUNDS: usize = 5;
 /// Where the random writes go: as large as nfsbench's file.
 const AREA: u64 = 1 << 30;
 
@@ -37,6 +39,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     report("4 KiB random, depth 32, new", load(32, 4096, Order::Random));
     report("4 KiB random, depth 32, again", load(32, 4096, Order::Random));
     report("4 KiB random, depth 1, again", load(1, 4096, Order::Random));
+    let mut beside = Vec::new();
+    for _ in 0..ROUNDS {
+        let alone = device(&dir, 4096, time)?;
+        beside.push(alone / load(1, 4096, Order::Random).rate);
+    }
+    beside.sort_by(f64::total_cmp);
+    println!(
+        "a write of 4 KiB at depth 1 takes {:.2} times as long as one pwrite and fdatasync ({ROUNDS} rounds: {beside:.2?})",
+        beside[ROUNDS / 2]
+    );
     report("64 KiB sequential, depth 16", load(16, 64 << 10, Order::Sequential));
     report("1 MiB sequential, depth 8", load(8, 1 << 20, Order::Sequential));
     inline(&disk, "4 KiB of the overlay", 0..AREA, 4096);
