@@ -6,7 +6,7 @@ use super::{ConfigArgs, DaemonArgs};
 
 #[derive(Subcommand)]
 pub(crate) enum StateCommand {
-    /// Make a backup now, into the configured directory ([state_backup] dir), and say where it is.
+    /// Make a backup now, into the directory that is configured for them, and say where it is.
     Backup(DaemonArgs),
     /// List the backups that there are.
     Ls(DaemonArgs),
