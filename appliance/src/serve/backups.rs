@@ -49,7 +49,7 @@ pub(super) async fn keep(backups: Arc<Backups>, every_hours: u64) {
 async fn by_the_clock(backups: Arc<Backups>, every: Duration) -> Result<Duration, StateError> {
     let work = move || {
         let now = Timestamp::now();
-        let newest = backups.list()?.into_iter().next();
+        let newest = backups.look()?.into_iter().next();
         if let Some(left) = newest.and_then(|newest| left(&newest, every, now)) {
             return Ok(left);
         }

@@ -53,7 +53,7 @@ fn scrape(console: &Console) -> anyhow::Result<String> {
     for channel in console.notifier.channels() {
         scrape.view("notify", &[("channel", channel.name.as_str())], &channel)?;
     }
-    let backups = console.backups.as_ref().and_then(|backups| backups.list().ok());
+    let backups = console.backups.as_ref().map(|backups| backups.known());
     if let Some(newest) = backups.as_ref().and_then(|files| files.first()) {
         scrape.set("state_backup_made_at_seconds", &[], newest.made_at.as_second());
     }

@@ -2,7 +2,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{BufWriter, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, TryLockError};
 
 use jiff::Timestamp;
 
@@ -29,11 +29,14 @@ pub struct BackupsConfig {
     pub version: String,
 }
 
-/// A directory of backups.
+/// A directory of backups. It may be another machine's, which does not answer: only [`Backups::look`] and [`Backups::make`]
+/// touch it, and wait for it as long as it takes.
 pub struct Backups {
     db: Database,
     config: BackupsConfig,
     making: Mutex<()>,
+    /// As they were when they were last looked at.
+    known: Mutex<Vec<BackupFile>>,
 }
 
 /// One of them.
@@ -50,7 +53,7 @@ pub struct BackupFile {
 impl Backups {
     /// Backups of `db`. Touches nothing.
     pub fn new(db: &Database, config: BackupsConfig) -> Self {
-        Self { db: db.clone(), config, making: Mutex::default() }
+        Self { db: db.clone(), config, making: Mutex::default(), known: Mutex::default() }
     }
 
     /// Where they are, and which are kept.
@@ -58,8 +61,23 @@ impl Backups {
         &self.config
     }
 
-    /// Those that there are, the newest first.
-    pub fn list(&self) -> Result<Vec<BackupFile>, StateError> {
+    /// Those that there were when they were last looked at, the newest first. Asks nobody.
+    pub fn known(&self) -> Vec<BackupFile> {
+        self.held().clone()
+    }
+
+    fn held(&self) -> MutexGuard<'_, Vec<BackupFile>> {
+        self.known.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Those that there are, the newest first. Blocks.
+    pub fn look(&self) -> Result<Vec<BackupFile>, StateError> {
+        let found = self.list()?;
+        self.held().clone_from(&found);
+        Ok(found)
+    }
+
+    fn list(&self) -> Result<Vec<BackupFile>, StateError> {
         let entries = match fs::read_dir(&self.config.dir) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
             entries => entries.map_err(|e| StateError::io("list the backups", &e))?,
@@ -77,9 +95,15 @@ impl Backups {
         Ok(found)
     }
 
-    /// Makes one, durably, and removes those that are too many. Blocks.
+    /// Makes one, durably, and removes those that are too many. Blocks; refused while one is being made.
     pub fn make(&self) -> Result<BackupFile, StateError> {
-        let _alone = self.making.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let _alone = match self.making.try_lock() {
+            Ok(alone) => alone,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => {
+                return Err(StateError::Refused("a backup is being made".into()));
+            }
+        };
         let dir = &self.config.dir;
         let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
         made.map_err(|e| StateError::io(&format!("make {}", dir.display()), &e))?;
@@ -130,6 +154,7 @@ impl Backups {
         for old in files.iter().skip(self.config.keep.max(1)) {
             let _ = fs::remove_file(&old.path);
         }
+        let _ = self.look();
     }
 }
 

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use axum::{Extension, Json, extract::State, http::StatusCode};
 use jiff::Timestamp;
-use rekindle_state::{BackupFile, Backups, StateError};
+use rekindle_state::{BackupFile, StateError};
 use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::task::spawn_blocking;
@@ -39,24 +39,14 @@ impl From<BackupFile> for StateBackup {
 }
 
 /// `GET /api/v1/state/backups`
-pub(crate) async fn state_backups(
-    State(console): State<Arc<Console>>,
-) -> Result<Json<StateBackups>, Problem> {
-    let Some(backups) = console.backups.clone() else {
-        return Ok(Json(StateBackups { dir: None, keep: None, backups: Vec::new() }));
-    };
-    let listed = spawn_blocking(move || {
-        let backups: &Backups = &backups;
-        let files = backups.list()?;
-        let config = backups.config();
-        Ok(StateBackups {
-            dir: Some(config.dir.display().to_string()),
-            keep: Some(config.keep),
-            backups: files.into_iter().map(StateBackup::from).collect(),
-        })
-    });
-    let listed = listed.await.map_err(|e| Problem::internal(&e))?;
-    listed.map(Json).map_err(|e| problem(&e))
+pub(crate) async fn state_backups(State(console): State<Arc<Console>>) -> Json<StateBackups> {
+    let config = console.backups.as_ref().map(|backups| backups.config());
+    let known = console.backups.as_ref().map(|backups| backups.known()).unwrap_or_default();
+    Json(StateBackups {
+        dir: config.map(|config| config.dir.display().to_string()),
+        keep: config.map(|config| config.keep),
+        backups: known.into_iter().map(StateBackup::from).collect(),
+    })
 }
 
 /// `POST /api/v1/state/backups`
