@@ -116,6 +116,7 @@ fn secrets(args: &BundleArgs, config: Option<&Config>) -> Vec<String> {
     if let Some(config) = config {
         files.push(config.state_dir.join("admin-token"));
         files.extend(config.console.token_file.clone());
+        files.extend(config.cache.key_file.clone());
         files.extend(config.target.iter().filter_map(|target| target.password_file.clone()));
         files.extend(config.repository.iter().filter_map(|entry| entry.credentials_file.clone()));
         files.extend(config.webhook.iter().filter_map(|webhook| webhook.secret_file.clone()));
