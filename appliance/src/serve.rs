@@ -43,6 +43,8 @@ use layers::Layers;
 
 /// How long calls and event streams under way may take to end at a stop.
 const CONSOLE_STOP: Duration = Duration::from_secs(3);
+/// How long what is left of the threads' work may take at a stop. Nothing that was acknowledged is in it.
+const THREADS_STOP: Duration = Duration::from_secs(2);
 /// How long the NFS server may take to end its calls at a stop.
 const NFS_STOP: Duration = Duration::from_secs(10);
 
@@ -57,7 +59,11 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<(), Failure> {
         .build()
         .context("start the runtime")?;
     let low_priority = low_priority::runtime().context("start the threads for the background")?;
-    runtime.block_on(run(&config, token, low_priority.handle()))
+    let ended = runtime.block_on(run(&config, token, low_priority.handle()));
+    // A thread may wait for a directory of another machine, which no stop must.
+    runtime.shutdown_timeout(THREADS_STOP);
+    low_priority.shutdown_timeout(THREADS_STOP);
+    ended
 }
 
 async fn run(config: &Config, token: AdminTokenFile, low_priority: &Handle) -> Result<(), Failure> {

@@ -6,8 +6,11 @@ use jiff::Timestamp;
 use rekindle_console::ANSWERS_KEYSPACE;
 use rekindle_jobs::ORIGINS_KEYSPACE;
 use rekindle_notify::OUTBOX_KEYSPACE;
-use rekindle_state::{BackupFile, Backups, BackupsConfig, Database, StateError};
-use tokio::{task::spawn_blocking, time::sleep};
+use rekindle_state::{BackupError, BackupFile, Backups, BackupsConfig, Database};
+use tokio::{
+    task::spawn_blocking,
+    time::{sleep, timeout},
+};
 
 use crate::{config::Config, local};
 
@@ -36,7 +39,9 @@ pub(super) async fn keep(backups: Arc<Backups>, every_hours: u64) {
     loop {
         let pause = match by_the_clock(backups.clone(), every).await {
             Ok(pause) => pause.min(LOOK_EVERY),
-            Err(error) => {
+            // Somebody has asked for one.
+            Err(BackupError::Busy) => LOOK_EVERY,
+            Err(error @ BackupError::Failed { .. }) => {
                 tracing::warn!(%error, "no backup of the state");
                 AGAIN_AFTER
             }
@@ -46,10 +51,12 @@ pub(super) async fn keep(backups: Arc<Backups>, every_hours: u64) {
 }
 
 /// Makes one if it is time. Says how long it is until the next.
-async fn by_the_clock(backups: Arc<Backups>, every: Duration) -> Result<Duration, StateError> {
+async fn by_the_clock(backups: Arc<Backups>, every: Duration) -> Result<Duration, BackupError> {
+    let dir = backups.config().dir.display().to_string();
+    let failed = |why: String| BackupError::Failed { dir: dir.clone(), why };
     let work = move || {
         let now = Timestamp::now();
-        let newest = backups.look()?.into_iter().next();
+        let newest = backups.look()?.into_iter().find(|file| file.made_at <= now);
         if let Some(left) = newest.and_then(|newest| left(&newest, every, now)) {
             return Ok(left);
         }
@@ -57,8 +64,16 @@ async fn by_the_clock(backups: Arc<Backups>, every: Duration) -> Result<Duration
         tracing::info!(file = %path.display(), bytes, "backup of the state made");
         Ok(every)
     };
-    let made = spawn_blocking(work).await;
-    made.unwrap_or_else(|e| Err(StateError::Unavailable(e.to_string())))
+    let mut work = spawn_blocking(work);
+    // One thread at most waits for it, however long that is.
+    loop {
+        match timeout(AGAIN_AFTER, &mut work).await {
+            Ok(made) => return made.unwrap_or_else(|e| Err(failed(e.to_string()))),
+            Err(_) => {
+                tracing::warn!(error = %failed("it does not answer".into()), "no backup of the state");
+            }
+        }
+    }
 }
 
 /// How long it is until the next is due. One from the future is of a clock that was wrong, and counts for nothing.

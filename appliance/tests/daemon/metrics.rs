@@ -17,6 +17,7 @@ use super::{
 const OF_MOVERS: &str = "rekindle_mover_";
 /// Metrics of repositories on S3, which tests/e2e/s3 looks at; of any there is one more.
 const OF_STORES: &str = "rekindle_repository_";
+const OF_BACKUPS: &str = "rekindle_state_backup_made_at_seconds";
 const OF_REPOSITORIES: &str = "rekindle_repository_ready";
 /// A metric of migrations that have ended.
 const OF_MIGRATED: &str = "rekindle_job_pause_milliseconds";
@@ -65,9 +66,10 @@ async fn metrics_are_those_described_and_count_what_a_guest_did() {
     let site = Site::new();
     site.ingest("web");
     // A channel that is told nothing here.
+    let backups = format!("[state_backup]\ndir = {:?}\n", site.path("safe"));
     let channel = "[syslog]\naddress = \"unix:/nowhere\"\nevents = [\"batch_done\"]\n";
     let config = fs::read_to_string(site.config()).unwrap();
-    fs::write(site.config(), format!("{config}\n{channel}")).unwrap();
+    fs::write(site.config(), format!("{config}\n{channel}\n{backups}")).unwrap();
     let daemon = site.start();
     let recovered = recover(&daemon, &[]);
     let mut mount = Mount::new(daemon.nfs, &recovered.path).await;
@@ -79,7 +81,14 @@ async fn metrics_are_those_described_and_count_what_a_guest_did() {
         mount.read(&file, DISK_BYTES / 2, 4096).await;
     }
 
-    let samples = scrape(&daemon).await;
+    // The first is made beside all that.
+    let samples = loop {
+        let samples = scrape(&daemon).await;
+        if samples.keys().any(|sample| metric(sample) == OF_BACKUPS) {
+            break samples;
+        }
+        tokio::task::yield_now().await;
+    };
     let job = format!("job=\"{}\"", recovered.id);
     assert_eq!(value(&samples, "rekindle_vm_read_seconds_count", &job), 5.0);
     assert_eq!(value(&samples, "rekindle_vm_write_seconds_count", &job), 3.0);

@@ -19,9 +19,11 @@ use axum::{
     http::header,
     response::{IntoResponse, Response},
 };
+use jiff::Timestamp;
 use rekindle_jobs::{JobState, JobView};
 use rekindle_nfs::{DiskLatencyView, ExportView, LatencyView};
 use rekindle_repo::Reach;
+use rekindle_state::BackupFile;
 
 use crate::{Console, Problem};
 use scrape::{Scrape, whole};
@@ -54,8 +56,11 @@ fn scrape(console: &Console) -> anyhow::Result<String> {
         scrape.view("notify", &[("channel", channel.name.as_str())], &channel)?;
     }
     let backups = console.backups.as_ref().map(|backups| backups.known());
-    if let Some(newest) = backups.as_ref().and_then(|files| files.first()) {
-        scrape.set("state_backup_made_at_seconds", &[], newest.made_at.as_second());
+    let now = Timestamp::now();
+    let newest =
+        |files: &Vec<BackupFile>| files.iter().map(|file| file.made_at).find(|at| *at <= now);
+    if let Some(made_at) = backups.as_ref().and_then(newest) {
+        scrape.set("state_backup_made_at_seconds", &[], made_at.as_second());
     }
     repositories(console, &mut scrape)?;
     let jobs = console.jobs.list();

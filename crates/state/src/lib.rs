@@ -41,7 +41,7 @@ mod error;
 mod keyspace;
 
 pub use backup::{Backup, BackupHead};
-pub use backups::{BackupFile, Backups, BackupsConfig};
+pub use backups::{BackupError, BackupFile, Backups, BackupsConfig};
 pub use batch::Batch;
 pub use database::Database;
 pub use error::StateError;

@@ -97,13 +97,19 @@ fn the_oldest_go_and_other_files_stay() {
     let db = filled(&dir.path().join("db"));
     let to = dir.path().join("to/deep");
     fs::create_dir_all(&to).unwrap();
-    let old = |day: u32| to.join(format!("rekindle-state-202501{day:02}T000000Z.backup"));
+    let old = |day: u32| to.join(format!("rekindle-state-h-202501{day:02}T000000Z.backup"));
     for day in 1..=5 {
         fs::write(old(day), "x").unwrap();
     }
-    let others = ["notes.txt", "rekindle-state-x.backup", ".rekindle-state-20250101T000000Z.tmp"];
+    // Of the host `h-i`, too.
+    let others = [
+        "notes.txt",
+        "rekindle-state-h-x.backup",
+        ".rekindle-state-h-20250101T000000Z.tmp",
+        "rekindle-state-h-i-20250101T000000Z.backup",
+    ];
     others.iter().for_each(|name| fs::write(to.join(name), "x").unwrap());
-    let cut_short = to.join(".rekindle-state-20250101T000000Z.backup.tmp");
+    let cut_short = to.join(".rekindle-state-h-20250101T000000Z.backup.tmp");
     fs::write(&cut_short, "x").unwrap();
     let (host, version) = ("h".into(), "v".into());
     let config = BackupsConfig { dir: to.clone(), keep: 3, left_out: vec![], host, version };
@@ -117,6 +123,28 @@ fn the_oldest_go_and_other_files_stay() {
     use std::os::unix::fs::PermissionsExt;
     assert_eq!(fs::metadata(&made.path).unwrap().permissions().mode() & 0o777, 0o600);
     assert_eq!(Backup::open(&made.path).unwrap().head().host, "h");
+}
+
+/// A clock that was wrong once neither makes the appliance forget what it has, nor have no backups for as long.
+#[test]
+fn those_from_the_future_go_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = filled(&dir.path().join("db"));
+    let to = dir.path().join("to");
+    fs::create_dir_all(&to).unwrap();
+    for year in [2025, 2090, 2091] {
+        fs::write(to.join(format!("rekindle-state-h-{year}0101T000000Z.backup")), "x").unwrap();
+    }
+    let (host, version) = ("h".into(), "v".into());
+    let config = BackupsConfig { dir: to, keep: 2, left_out: vec![], host, version };
+    let backups = Backups::new(&db, config);
+    let newest = backups.look().unwrap().remove(0).made_at;
+    assert!(newest < Timestamp::now());
+    let made = backups.make().unwrap();
+    let known: Vec<_> = backups.known().into_iter().map(|file| file.path).collect();
+    assert_eq!(known.len(), 2);
+    assert!(known[0] == made.path && made.path.exists());
+    assert!(known[1].to_str().unwrap().contains("2025"));
 }
 
 #[test]

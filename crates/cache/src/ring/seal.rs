@@ -13,6 +13,8 @@ use rustix::fs::XattrFlags;
 /// Where a segment's nonce is: it goes with the file, and its bytes stay what they are.
 const NONCE: &str = "user.rekindle.nonce";
 const NONCE_BYTES: usize = 24;
+/// What a nonce is good for is 256 GiB; no segment of ours comes near it.
+pub(super) const BYTES_MAX: u64 = 128 << 30;
 
 /// What the ring is encrypted with. It is kept somewhere else.
 #[derive(Clone, PartialEq, Eq)]
@@ -62,7 +64,6 @@ impl Seal {
     /// Encrypts or decrypts the bytes at `at` of the file.
     pub(super) fn apply(&self, at: u64, bytes: &mut [u8]) {
         let mut cipher = XChaCha20::new(&self.key.0.into(), &self.nonce.into());
-        // A segment ends far before the 256 GiB that a nonce is good for.
         cipher.seek(at);
         cipher.apply_keystream(bytes);
     }

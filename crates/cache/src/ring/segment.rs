@@ -85,6 +85,9 @@ impl Segment {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         let seal = match key {
+            Some(_) if metadata.len() > seal::BYTES_MAX => {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
             Some(key) => Some(Seal::of(key, &file)?),
             None if seal::is_sealed(&file) => return Err(io::ErrorKind::InvalidData.into()),
             None => None,

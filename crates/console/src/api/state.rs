@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use axum::{Extension, Json, extract::State, http::StatusCode};
 use jiff::Timestamp;
-use rekindle_state::{BackupFile, StateError};
+use rekindle_state::{BackupError, BackupFile};
 use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::task::spawn_blocking;
@@ -68,14 +68,13 @@ pub(crate) async fn back_up_state(
 }
 
 /// It is about a directory that an admin chose, and says what is wrong with it.
-fn problem(error: &StateError) -> Problem {
-    tracing::warn!(%error, "no backup of the state");
+fn problem(error: &BackupError) -> Problem {
     match error {
-        StateError::Full => {
-            let detail = "the file system of the backups is full";
-            Problem::new(StatusCode::INSUFFICIENT_STORAGE, "no_space", detail)
+        BackupError::Busy => {
+            Problem::new(StatusCode::CONFLICT, "state_backup_busy", error.to_string())
         }
-        StateError::Unavailable(_) | StateError::Corrupt(_) | StateError::Refused(_) => {
+        BackupError::Failed { .. } => {
+            tracing::warn!(%error, "no backup of the state");
             let status = StatusCode::SERVICE_UNAVAILABLE;
             Problem::new(status, "state_backup_failed", error.to_string())
         }

@@ -441,7 +441,6 @@ fn what_needs_a_vcenter_is_refused_on_a_standalone_host() {
     });
 }
 
-/// A snapshot that somebody else made holds what the guest wrote: the disks alone would not be the VM.
 /// Asked for before a restart that came before it was carried out, and again after it.
 #[test]
 fn a_snapshot_that_is_there_twice_is_made_anew() {
@@ -461,6 +460,7 @@ fn a_snapshot_that_is_there_twice_is_made_anew() {
     });
 }
 
+/// A snapshot that somebody else made holds what the guest wrote: the disks alone would not be the VM.
 #[test]
 fn a_vm_with_snapshots_of_others_is_left_alone() {
     let world = World::new();
