@@ -44,6 +44,13 @@ def take_back(world, view):
     world.nothing_is_left()
 
 
+def environment(folder):
+    """What the script was given when it ran last."""
+    seen = folder / "seen"
+    lines = seen.read_text().splitlines() if seen.exists() else []
+    return dict(line.split("=", 1) for line in lines if "=" in line)
+
+
 def gates(world):
     folder = world.daemon.state_dir.parent / "gates"
     script = {"kind": "script", "name": "check", "within_seconds": 60}
@@ -68,11 +75,13 @@ def gates(world):
     batch = start(world, [("gate-1", [{"kind": "tools", "within_seconds": 60}, *pings, script]), ("gate-2", [])])
     look = lambda: world.daemon.api("GET", f"batches/{batch}")  # noqa: E731
     known = lambda: [gate["open"] for gate in look()["groups"][0]["gates"]]  # noqa: E731
-    until("tools and pings are there, and the script says no", lambda: known() == [True, True, True, None] and (folder / "seen").exists(), 60)
+    until("tools and pings are there, and the script says no", lambda: known() == [True, True, True, None], 60)
     expect("the next group waits for the script", look()["groups"][1]["state"] == "pending")
     job = look()["groups"][0]["vms"][0]["job"]
-    seen = dict(line.split("=", 1) for line in (folder / "seen").read_text().splitlines())
     told = {"REKINDLE_BATCH": batch, "REKINDLE_JOB": job, "REKINDLE_VM": "web", "REKINDLE_NAME": "gate-1", "REKINDLE_ADDRESS": ADDRESS}
+    # It is asked beside the others, before the guest's tools tell its address too.
+    until("the script is told all of it", lambda: set(told) <= set(environment(folder)), 60)
+    seen = environment(folder)
     expect("a script knows its VM, and nothing of the appliance's environment", set(seen) - set(told) <= {"PATH", "LANG", "PWD", "SHLVL", "_", "OLDPWD"} and {key: seen[key] for key in told} == told)
     (folder / "go").touch()
     view = until("the script says yes", lambda: ended(world, batch), 60)
