@@ -161,6 +161,7 @@ class Admin(Handler):
 
     def GET_state(self, api, query):
         vms = [{"name": vm.name, "ref": vm.id, "tags": vm.extra_config, "power": "poweredOn" if vm.on else "poweredOff", "vmx": vm.vmx_path, "question": bool(vm.question),
+                "networks": [nic.port or nic.network for nic in vm.nics],
                 "disks": [f"[{vm.store(p).name}] {vm.place(p)[1]}" for p in vm.disks]} for vm in api.vms.links["childEntity"]]
         stores = []
         for d in api.host.links["datastore"]:

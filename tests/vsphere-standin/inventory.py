@@ -138,17 +138,40 @@ class Datastore(Managed):
         }
 
 
+class Switch(Managed):
+    def properties(self):
+        return super().properties() | {"uuid": text("50 1a 2b 3c")}
+
+
+class PortGroup(Managed):
+    """A network of a distributed switch. Only a reconfiguration can put an adapter on it."""
+
+    def __init__(self, id, name, parent, switch):
+        super().__init__("DistributedVirtualPortgroup", id, name, parent)
+        self.switch = switch
+
+    def is_a(self, kind):
+        return kind == "Network" or super().is_a(kind)
+
+    def properties(self):
+        return super().properties() | {"key": text(self.id), "config.distributedVirtualSwitch": self.switch}
+
+
 class Nic:
     def __init__(self, key, vmx, prefix):
+        self.port = None
         self.key, self.network = key, vmx.get(prefix + ".networkname", "VM Network")
         self.mac = vmx.get(prefix + ".address") or vmx.get(prefix + ".generatedaddress") or "00:50:56:00:00:%02x" % (key - 4000)
         self.start_connected = vmx.get(prefix + ".startconnected", "TRUE").upper() == "TRUE"
 
     def xml(self):
         on = flag(self.start_connected)[1]
+        backing = f'<backing xsi:type="VirtualEthernetCardNetworkBackingInfo"><deviceName>{escape(self.network)}</deviceName></backing>'
+        if self.port:
+            port = f"<switchUuid>50 1a 2b 3c</switchUuid><portgroupKey>{self.port}</portgroupKey>"
+            backing = f'<backing xsi:type="VirtualEthernetCardDistributedVirtualPortBackingInfo"><port>{port}</port></backing>'
         return (f'<VirtualDevice xsi:type="VirtualVmxnet3"><key>{self.key}</key><deviceInfo><label>Network adapter {self.key - 3999}</label></deviceInfo>'
-                f'<backing xsi:type="VirtualEthernetCardNetworkBackingInfo"><deviceName>{escape(self.network)}</deviceName></backing>'
-                f'<connectable><startConnected>{on}</startConnected><connected>{on}</connected></connectable><macAddress>{self.mac}</macAddress></VirtualDevice>')
+                f'{backing}<connectable><startConnected>{on}</startConnected><connected>{on}</connected></connectable><macAddress>{self.mac}</macAddress></VirtualDevice>')
 
 
 class Vm(Managed):

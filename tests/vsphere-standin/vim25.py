@@ -5,7 +5,7 @@ from xml.sax.saxutils import escape
 from faults import Fault, NfsError, file_fault
 from deltas import Deltas, open_disk
 from leases import Leases
-from inventory import Datastore, Disk, Host, Managed, Task, Vm, extents_of, parse_vmx, ref_xml
+from inventory import Datastore, Disk, Host, Managed, PortGroup, Switch, Task, Vm, extents_of, parse_vmx, ref_xml
 from volumes import CHUNK, DirVolume, NfsVolume, read_all, write_all
 
 VSWP_MAX = 4 << 30
@@ -40,8 +40,12 @@ class Api(Leases, Deltas):
         dc.links.update(hostFolder=[hosts], vmFolder=[self.vms], datastore=[local])
         hosts.links["childEntity"], self.vms.links["childEntity"] = [compute], []
         compute.links.update(host=[self.host], resourcePool=[self.pool])
-        self.max_volumes, options = 8, self.add(Managed("OptionManager", "EsxHostAdvSettings-9"))
-        self.host.links.update({"datastore": [local], "network": [network], "configManager.datastoreSystem": [self.system], "configManager.advancedOption": [options]})
+        self.max_volumes, settings = 8, self.add(Managed("OptionManager", "EsxHostAdvSettings-9"))
+        networks = [network]
+        if not options.esx:
+            switch = self.add(Switch("VmwareDistributedVirtualSwitch", "dvs-12", "DVS0", dc))
+            networks.append(self.add(PortGroup("dvportgroup-13", "Lab%2fA", dc, switch)))
+        self.host.links.update({"datastore": [local], "network": networks, "configManager.datastoreSystem": [self.system], "configManager.advancedOption": [settings]})
         for kind in ("ServiceInstance", "PropertyCollector", "SessionManager", "SearchIndex", "FileManager", "VirtualDiskManager"):
             self.add(Managed(kind, kind))
         self.tasks = self.add(Managed("TaskManager", "TaskManager"))
@@ -471,9 +475,18 @@ class Api(Leases, Deltas):
                 if change.findtext("operation") == "remove":
                     this.nics.remove(nic)
                     continue
+                port = change.find("device/backing/port")
+                if port is not None:
+                    if (port.findtext("switchUuid"), port.findtext("portgroupKey")) != ("50 1a 2b 3c", "dvportgroup-13"):
+                        raise Fault("InvalidDeviceBacking", "Invalid port group for device '0'.")
+                    nic.port = port.findtext("portgroupKey")
+                    nic.start_connected = change.findtext("device/connectable/startConnected") == "true"
+                    continue
                 network = change.findtext("device/backing/deviceName") or nic.network
                 if change.find("device/backing") is not None and network != "VM Network":
                     raise Fault("InvalidDeviceBacking", f"Invalid network '{network}' for device '0'.")
+                if change.find("device/backing") is not None:
+                    nic.port = None
                 nic.network, nic.start_connected = network, change.findtext("device/connectable/startConnected") == "true"
 
         return self.start("ReconfigVM_Task", this, work)

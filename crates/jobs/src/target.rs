@@ -19,6 +19,7 @@ pub(crate) mod fake;
 mod low_pause;
 mod vsphere;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 pub(crate) use aside::{FoundOriginal, OriginalVm};
@@ -81,6 +82,8 @@ pub(crate) struct Needs<'a> {
     pub(crate) relocate: bool,
     /// Other datastores.
     pub(crate) datastores: Vec<&'a str>,
+    /// Networks that adapters are to be connected to.
+    pub(crate) networks: BTreeSet<&'a str>,
 }
 
 /// What `start` must know of a host.
@@ -168,6 +171,16 @@ impl Link {
         beside: Option<&str>,
     ) -> Result<String, JobError> {
         to_host!(self, link => link.register(mount, vmx_path, name, beside).await)
+    }
+
+    /// Puts adapters of the VM, by their numbers, on those of the networks that are port groups of a distributed switch.
+    pub(crate) async fn put_on_port_groups(
+        &self,
+        mount: &HostMount,
+        vm: &str,
+        adapters: &[(u8, String)],
+    ) -> Result<(), JobError> {
+        to_host!(self, link => link.put_on_port_groups(mount, vm, adapters).await)
     }
 
     /// Unregisters the VM at this path of ours. One that has moved elsewhere is none.

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     DatastoreId, HostId, Vsphere, VsphereError,
@@ -10,6 +10,7 @@ use crate::{
     error::Failure,
     moref::MoRef,
     property::{Object, Query, Step},
+    vm::plain_name,
 };
 
 /// A host that VMs run on.
@@ -23,6 +24,15 @@ pub struct Host {
     pub usable: bool,
     /// The addresses of its VMkernel adapters: NFS calls come from one of them.
     pub addresses: Vec<IpAddr>,
+}
+
+/// A port group of a distributed switch, as adapters name it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortGroup {
+    /// `dvportgroup-42`.
+    pub key: String,
+    /// The switch's UUID.
+    pub switch: String,
 }
 
 /// A network that a VM's adapter can be put on.
@@ -150,12 +160,48 @@ impl Vsphere {
             .into_iter()
             .filter(|o| o.id.kind != "HostSystem")
             .map(|o| Network {
-                name: o.owned("name"),
+                name: plain_name(&o.owned("name")),
                 distributed: o.id.kind == "DistributedVirtualPortgroup",
             })
             .collect();
         list.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(list)
+    }
+
+    /// The port group of a distributed switch that has this name at the host, if one has.
+    pub async fn find_port_group(
+        &self,
+        host: &HostId,
+        name: &str,
+    ) -> Result<Option<PortGroup>, VsphereError> {
+        self.session.insist(|| self.try_port_group(host, name)).await
+    }
+
+    async fn try_port_group(
+        &self,
+        host: &HostId,
+        name: &str,
+    ) -> Result<Option<PortGroup>, Failure> {
+        const SWITCH: &str = "config.distributedVirtualSwitch";
+        let query = Query {
+            start: &[host.moref()],
+            steps: &[Step { name: "network", kind: "HostSystem", path: "network", then: &[] }],
+            properties: &[("DistributedVirtualPortgroup", &["name", "key", SWITCH])],
+        };
+        let found = self.session.retrieve(&query).await?;
+        let is_it = |o: &&Object| o.id.kind != "HostSystem" && plain_name(&o.owned("name")) == name;
+        let Some(group) = found.iter().find(is_it) else { return Ok(None) };
+        let garbled = |what: &str| {
+            let message = format!("port group {name} has no {what}");
+            Failure::garbled("RetrievePropertiesEx", message)
+        };
+        let switch = group.moref(SWITCH).ok_or_else(|| garbled("switch"))?;
+        let switch = self.session.read(&switch, &["uuid"]).await?.owned("uuid");
+        let key = group.owned("key");
+        if key.is_empty() || switch.is_empty() {
+            return Err(garbled("key"));
+        }
+        Ok(Some(PortGroup { key, switch }))
     }
 
     pub(crate) async fn place(&self, host: &HostId) -> Result<Place, Failure> {

@@ -82,7 +82,7 @@ pub use endpoint::{Endpoint, Limits, Trust};
 pub use error::VsphereError;
 pub use export::{Download, ExportOf, Lease, LeasedDisk};
 pub use guest::{GuestView, Heartbeat};
-pub use inventory::{Host, Network};
+pub use inventory::{Host, Network, PortGroup};
 pub use moref::{DatastoreId, HostId, SnapshotId, VmId};
 pub use network::{Nic, NicChange};
 pub use power::UuidPolicy;

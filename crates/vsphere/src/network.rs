@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    VmId, Vsphere, VsphereError,
+    PortGroup, VmId, Vsphere, VsphereError,
     error::Failure,
     property::Object,
     soap::Request,
@@ -21,6 +21,8 @@ pub struct Nic {
     pub mac: String,
     /// The network's name, if it is on one that the host knows.
     pub network: Option<String>,
+    /// The port group's key, if it is on one of a distributed switch.
+    pub port_group: Option<String>,
     /// Whether it is connected at power-on.
     pub start_connected: bool,
     device_type: String,
@@ -32,6 +34,8 @@ pub struct Nic {
 pub enum NicChange {
     /// On this standard network, connected.
     Connect(String),
+    /// On this port group of a distributed switch, connected.
+    ConnectPort(PortGroup),
     /// Left where it is, not connected.
     Disconnect,
     /// Taken out of the VM.
@@ -93,6 +97,9 @@ impl Nic {
             NicChange::Connect(network) => {
                 self.start_connected && self.network.as_ref() == Some(network)
             }
+            NicChange::ConnectPort(group) => {
+                self.start_connected && self.port_group.as_ref() == Some(&group.key)
+            }
             NicChange::Disconnect => !self.start_connected,
             NicChange::Remove => false,
         }
@@ -105,6 +112,14 @@ impl Nic {
             if let NicChange::Connect(network) = change {
                 w.typed("backing", "VirtualEthernetCardNetworkBackingInfo", |w| {
                     w.text("deviceName", network);
+                });
+            }
+            if let NicChange::ConnectPort(group) = change {
+                w.typed("backing", "VirtualEthernetCardDistributedVirtualPortBackingInfo", |w| {
+                    w.element("port", |w| {
+                        w.text("switchUuid", &group.switch);
+                        w.text("portgroupKey", &group.key);
+                    });
                 });
             }
             if *change != NicChange::Remove {
@@ -132,6 +147,7 @@ fn nic(device: &Element) -> Option<Nic> {
         key: device.text_at(&["key"])?.parse().ok()?,
         label: device.text_at(&["deviceInfo", "label"]).unwrap_or_default().to_owned(),
         network,
+        port_group: backing.and_then(|b| b.text_at(&["port", "portgroupKey"])).map(str::to_owned),
         start_connected: device.text_at(&["connectable", "startConnected"]) == Some("true"),
         device_type: device.xsi_type.clone()?,
     })

@@ -1,11 +1,11 @@
 //! What becomes of the VM's devices that reach out of it: network adapters and the swap file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{TargetRef, text};
+use super::{Networks, RecoveryRequest, TargetRef, text};
 use crate::JobError;
 
 /// The most adapters that a request may name: a VM has ten.
@@ -58,6 +58,22 @@ pub enum SwapPolicy {
     Reserved,
     /// On this datastore of the target.
     Datastore(String),
+}
+
+impl RecoveryRequest {
+    /// Networks of the target that adapters are to be connected to.
+    pub(crate) fn to_networks(&self) -> BTreeSet<&str> {
+        let mapped = match &self.networks {
+            Some(Networks::Map(map)) => Some(map.values().map(String::as_str)),
+            Some(Networks::Keep | Networks::Disconnect | Networks::Remove) | None => None,
+        };
+        let named = self.adapters.values().filter_map(|rule| match &rule.network {
+            Some(AdapterNetwork::Connect(to)) => Some(to.as_str()),
+            Some(AdapterNetwork::Keep | AdapterNetwork::Disconnect | AdapterNetwork::Remove)
+            | None => None,
+        });
+        mapped.into_iter().flatten().chain(named).collect()
+    }
 }
 
 /// Refuses rules that no VM could fulfil.

@@ -5,6 +5,7 @@ use crate::journal::HostMount;
 use crate::target::Link;
 use crate::{Destination, JobError, Phase};
 
+mod networks;
 mod redo;
 
 impl Work<'_> {
@@ -51,6 +52,7 @@ impl Work<'_> {
         let (link, mount, vmx) = self.link()?;
         let beside = self.record.original.as_ref().map(|original| original.id.as_str());
         let id = link.register(mount, &vmx, &self.record.name, beside).await?;
+        self.put_on_port_groups(&id).await?;
         Ok(Found { host_vm: Some(id), ..Found::default() })
     }
 

@@ -36,6 +36,10 @@ pub(crate) struct State {
     pub(crate) guest: Option<GuestView>,
     /// Datastores to migrate to.
     pub(crate) datastores: BTreeSet<String>,
+    /// Networks that it does not have.
+    pub(crate) lacks: BTreeSet<String>,
+    /// Adapters that were put on networks once their VM was registered: its id, number and network.
+    pub(crate) plugged: BTreeSet<(String, u8, String)>,
     /// It cannot move a VM while that runs.
     pub(crate) standalone: bool,
     /// It has no licence to.
@@ -97,6 +101,9 @@ impl FakeHost {
         needs: &Needs<'_>,
     ) -> Result<HostFacts, JobError> {
         let state = self.call("check")?;
+        if let Some(name) = needs.networks.iter().find(|name| state.lacks.contains(**name)) {
+            return Err(JobError::refused("not_on_target", format!("no network {name}")));
+        }
         let mut needed = needs.migrate.iter().chain(&needs.datastores);
         match needed.find(|name| !state.datastores.contains(**name)) {
             Some(name) => Err(JobError::refused("not_on_target", format!("no datastore {name}"))),
@@ -144,6 +151,17 @@ impl FakeHost {
         let snapshot = state.is_chained(vmx_path);
         let vm = FakeVm { id, name: name.to_owned(), runs: false, snapshot, tag: None };
         Ok(state.vms.entry(vmx_path.to_owned()).or_insert(vm).id.clone())
+    }
+
+    pub(crate) async fn put_on_port_groups(
+        &self,
+        _mount: &HostMount,
+        vm: &str,
+        adapters: &[(u8, String)],
+    ) -> Result<(), JobError> {
+        let mut state = self.call("put_on_port_groups")?;
+        state.plugged.extend(adapters.iter().map(|(n, to)| (vm.to_owned(), *n, to.clone())));
+        Ok(())
     }
 
     pub(crate) async fn unregister(

@@ -11,6 +11,7 @@ mod aside;
 mod attach;
 mod budget;
 mod low_pause;
+mod networks;
 
 pub(crate) use low_pause::{Download, next};
 
@@ -83,6 +84,7 @@ impl Link {
                 let found = session.find_datastore(&found.id, name).await;
                 found.map_err(|e| failure("find the datastore", e))?;
             }
+            networks::check(&session, &found, &needs.networks).await?;
             let mut clients = self.target.clients.clone();
             clients.extend(found.addresses.into_iter().map(ClientNet::from));
             Ok(HostFacts { clients, relocates: session.is_vcenter() })

@@ -2,7 +2,8 @@
 
 use super::world::{Running, World, to_host};
 use crate::{
-    Destination, Finish, JobState, MigrationStart, Mode, Outcome, RecoveryRequest, Step, StepState,
+    Destination, Finish, JobState, MigrationStart, Mode, Networks, Outcome, RecoveryRequest, Step,
+    StepState,
 };
 
 const OURS: &str = "[rekindle-lab] sample_1/sample_1.vmx";
@@ -55,6 +56,41 @@ fn it_migrates_by_itself_and_stays() {
         assert_eq!(done.migrated_to.unwrap(), "vmfs");
         let vm = world.host.state().vms["[vmfs] sample_1/sample_1.vmx"].clone();
         assert!(vm.runs);
+        assert_host_clean(world, &running);
+        running.stop().await;
+    });
+}
+
+#[test]
+fn adapters_are_put_on_the_networks_that_the_request_names() {
+    let world = World::new();
+    world.host.state().lacks.insert("nowhere".into());
+    world.live(async |world| {
+        let running = world.start().await;
+        let onto = |to: &str| RecoveryRequest {
+            networks: Some(Networks::Map([("VM Network".into(), to.into())].into())),
+            ..to_host()
+        };
+        let refused = running.jobs.start(onto("nowhere"), None).await.unwrap_err();
+        assert_eq!(refused.code(), "not_on_target");
+        assert!(world.host.state().mounted.is_empty());
+        let job = running.jobs.start(onto("Lab"), None).await.unwrap();
+        running.serving(&job).await;
+        {
+            let state = world.host.state();
+            let plugged = (state.vms[OURS].id.clone(), 0, "Lab".to_owned());
+            assert_eq!(state.plugged, [plugged].into());
+            let at = |call| state.calls.iter().position(|known| *known == call);
+            assert!(at("put_on_port_groups") < at("power_on"), "{:?}", state.calls);
+        }
+        running.jobs.finish(&job, Finish::Discard).await.unwrap();
+        running.end(&job).await;
+        let job = running.jobs.start(to_host(), None).await.unwrap();
+        running.serving(&job).await;
+        let calls = world.host.state().calls.clone();
+        assert_eq!(calls.iter().filter(|call| **call == "put_on_port_groups").count(), 1);
+        running.jobs.finish(&job, Finish::Discard).await.unwrap();
+        running.end(&job).await;
         assert_host_clean(world, &running);
         running.stop().await;
     });

@@ -6,7 +6,7 @@ use std::{
 };
 
 use rekindle_vsphere::{
-    Host, PowerState, Secret, Thumbprint, Trust, UuidPolicy, Vm, Vsphere, VsphereError,
+    Host, NicChange, PowerState, Secret, Thumbprint, Trust, UuidPolicy, Vm, Vsphere, VsphereError,
 };
 use serde_json::json;
 
@@ -66,6 +66,20 @@ async fn a_dropped_session_is_renewed() {
     assert_eq!(server.calls("Login"), 4);
     server.rule(&json!({"method": "RetrievePropertiesEx", "drop": true}));
     assert_eq!(vsphere.hosts().await.unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn an_adapter_goes_to_a_distributed_switch() {
+    let Some(server) = Server::simulator(&["-vms", "1"]) else { return };
+    let vsphere = server.connect().await;
+    let (host, vm) = vm(&vsphere).await;
+    let group = vsphere.find_port_group(&host.id, "DC0_DVPG0").await.unwrap().unwrap();
+    let nic = vsphere.nics(&vm.id).await.unwrap().remove(0);
+    let change = [(nic.key, NicChange::ConnectPort(group.clone()))];
+    vsphere.change_nics(&vm.id, &change).await.unwrap();
+    let on = vsphere.nics(&vm.id).await.unwrap().remove(0);
+    assert_eq!(on.port_group, Some(group.key));
+    assert_eq!(vsphere.find_port_group(&host.id, "VM Network").await.unwrap(), None);
 }
 
 #[tokio::test]

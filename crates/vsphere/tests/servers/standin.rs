@@ -3,7 +3,8 @@
 use std::{fs, time::Duration};
 
 use rekindle_vsphere::{
-    Host, Limits, NasExport, NicChange, PowerState, Secret, UuidPolicy, Vm, Vsphere, VsphereError,
+    Host, Limits, NasExport, NicChange, PortGroup, PowerState, Secret, UuidPolicy, Vm, Vsphere,
+    VsphereError,
 };
 use serde_json::{Value, json};
 
@@ -55,7 +56,9 @@ async fn the_inventory_comes_page_by_page() {
     assert_eq!(vsphere.find_host(Some("127.0.0.1")).await.unwrap().id, host.id);
     let local = vsphere.find_datastore(&host.id, "local").await.unwrap();
     assert!(local.accessible && local.capacity_bytes > local.free_bytes && local.nas.is_none());
-    assert_eq!(vsphere.networks(&host.id).await.unwrap()[0].name, "VM Network");
+    let networks = vsphere.networks(&host.id).await.unwrap();
+    let networks: Vec<_> = networks.iter().map(|n| (n.name.as_str(), n.distributed)).collect();
+    assert_eq!(networks, [("Lab/A", true), ("VM Network", false)]);
     assert!(server.calls("ContinueRetrievePropertiesEx") > 0);
     for missing in [
         vsphere.find_host(Some("H1")).await.err(),
@@ -379,6 +382,37 @@ async fn adapters_are_changed_only_where_they_must() {
     assert!(vsphere.nics(&vm.id).await.unwrap().is_empty());
     let error = vsphere.change_nics(&vm.id, &[(nic.key, NicChange::Disconnect)]).await.unwrap_err();
     assert!(matches!(error, VsphereError::NotFound { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn an_adapter_is_put_on_a_port_group_of_a_distributed_switch() {
+    let server = Server::standin(&[]);
+    let vsphere = server.connect().await;
+    let vm = registered(&server, &vsphere).await;
+    let host = host(&vsphere).await.id;
+    assert_eq!(vsphere.find_port_group(&host, "VM Network").await.unwrap(), None);
+    // In the inventory a slash is escaped.
+    let group = vsphere.find_port_group(&host, "Lab/A").await.unwrap().unwrap();
+    assert_eq!((group.key.as_str(), group.switch.as_str()), ("dvportgroup-13", "50 1a 2b 3c"));
+    let nic = vsphere.nics(&vm.id).await.unwrap().remove(0);
+    for _ in 0..2 {
+        let change = [(nic.key, NicChange::ConnectPort(group.clone()))];
+        vsphere.change_nics(&vm.id, &change).await.unwrap();
+    }
+    assert_eq!(server.calls("ReconfigVM_Task"), 1);
+    let on = vsphere.nics(&vm.id).await.unwrap().remove(0);
+    assert_eq!((on.port_group.as_deref(), on.network), (Some("dvportgroup-13"), None));
+    assert!(on.start_connected);
+    let gone = PortGroup { key: "dvportgroup-1".into(), ..group };
+    let change = [(nic.key, NicChange::ConnectPort(gone))];
+    let error = vsphere.change_nics(&vm.id, &change).await.unwrap_err();
+    assert!(
+        matches!(&error, VsphereError::Refused { fault, .. } if fault == "InvalidDeviceBacking"),
+        "{error:?}"
+    );
+    let standard = [(nic.key, NicChange::Connect("VM Network".into()))];
+    vsphere.change_nics(&vm.id, &standard).await.unwrap();
+    assert_eq!(vsphere.nics(&vm.id).await.unwrap()[0].port_group, None);
 }
 
 #[tokio::test]

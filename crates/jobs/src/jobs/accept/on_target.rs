@@ -48,7 +48,8 @@ impl Jobs {
             Some(Destination::Directory(_) | Destination::Images { .. }) | None => None,
         };
         let relocate = request.needs_relocation();
-        let needs = Needs { migrate, bytes, relocate, datastores: request.datastores() };
+        let (datastores, networks) = (request.datastores(), request.to_networks());
+        let needs = Needs { migrate, bytes, relocate, datastores, networks };
         let facts = link.check(host.as_deref(), &needs).await?;
         let mount = HostMount { target: name.clone(), host, datastore: link.datastore(name) };
         if let Some(other) = other {
