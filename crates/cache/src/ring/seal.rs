@@ -10,10 +10,12 @@ use chacha20::XChaCha20;
 use chacha20::cipher::{KeyIvInit, StreamCipher, StreamCipherSeek};
 use rustix::fs::XattrFlags;
 
-/// Where a segment's nonce is: it goes with the file, and its bytes stay what they are.
+/// Where a segment's nonce is, and behind it what its key is known by: they go with the file, and its bytes stay what they are.
 const NONCE: &str = "user.rekindle.nonce";
 const NONCE_BYTES: usize = 24;
-/// What a nonce is good for is 256 GiB; no segment of ours comes near it.
+const CHECK_BYTES: usize = 8;
+const KEPT_BYTES: usize = NONCE_BYTES + CHECK_BYTES;
+/// What a nonce is good for is 256 GiB; no segment of ours comes near it. What lies behind is not of a place in the file.
 pub(super) const BYTES_MAX: u64 = 128 << 30;
 
 /// What the ring is encrypted with. It is kept somewhere else.
@@ -42,23 +44,36 @@ pub(super) struct Seal {
 impl Seal {
     /// Of a new and empty file: no nonce is ever used again, so that no two bytes have the same key stream.
     pub(super) fn make(key: &RingKey, file: &File) -> io::Result<Self> {
+        let seal = Self::new(key)?;
+        let kept = [&seal.nonce[..], &seal.check()].concat();
+        rustix::fs::fsetxattr(file, NONCE, &kept, XattrFlags::CREATE)?;
+        Ok(seal)
+    }
+
+    pub(super) fn new(key: &RingKey) -> io::Result<Self> {
         let mut nonce = [0; NONCE_BYTES];
         getrandom::fill(&mut nonce).map_err(io::Error::other)?;
-        rustix::fs::fsetxattr(file, NONCE, &nonce, XattrFlags::CREATE)?;
-        Ok(Self::new(key, nonce))
+        Ok(Self { key: key.clone(), nonce })
     }
 
-    /// Of a file that an earlier process left.
+    /// Of a file that an earlier process left. An error if that had another key.
     pub(super) fn of(key: &RingKey, file: &File) -> io::Result<Self> {
-        let mut nonce = [0; NONCE_BYTES];
-        match rustix::fs::fgetxattr(file, NONCE, &mut nonce)? {
-            NONCE_BYTES => Ok(Self::new(key, nonce)),
-            _ => Err(io::ErrorKind::InvalidData.into()),
+        let mut kept = [0; KEPT_BYTES];
+        let len = rustix::fs::fgetxattr(file, NONCE, &mut kept)?;
+        let (nonce, check) = kept.split_at(NONCE_BYTES);
+        let nonce = nonce.try_into().map_err(io::Error::other)?;
+        let seal = Self { key: key.clone(), nonce };
+        if len != KEPT_BYTES || check != seal.check() {
+            return Err(io::ErrorKind::InvalidData.into());
         }
+        Ok(seal)
     }
 
-    fn new(key: &RingKey, nonce: [u8; NONCE_BYTES]) -> Self {
-        Self { key: key.clone(), nonce }
+    /// What only this key makes of this nonce.
+    fn check(&self) -> [u8; CHECK_BYTES] {
+        let mut check = [0; CHECK_BYTES];
+        self.apply(BYTES_MAX, &mut check);
+        check
     }
 
     /// Encrypts or decrypts the bytes at `at` of the file.
@@ -71,10 +86,10 @@ impl Seal {
 
 /// Whether a file was made with a key.
 pub(super) fn is_sealed(file: &File) -> bool {
-    rustix::fs::fgetxattr(file, NONCE, &mut [0; NONCE_BYTES]).is_ok()
+    rustix::fs::fgetxattr(file, NONCE, &mut [0; KEPT_BYTES]).is_ok()
 }
 
 /// Whether the file system of `file` can hold what a sealed segment needs.
 pub(super) fn check(file: &File) -> io::Result<()> {
-    Ok(rustix::fs::fsetxattr(file, NONCE, &[0; NONCE_BYTES], XattrFlags::empty())?)
+    Ok(rustix::fs::fsetxattr(file, NONCE, &[0; KEPT_BYTES], XattrFlags::empty())?)
 }

@@ -74,7 +74,7 @@ impl Segment {
     }
 
     /// The file an earlier process left. What was set aside behind its end is given back. An error if it is encrypted and
-    /// there is no key, or the other way around.
+    /// there is no key or another, or the other way around.
     pub(super) fn open(dir: &Path, id: u64, key: Option<&RingKey>) -> io::Result<Self> {
         let path = path_of(dir, id);
         let nofollow = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
@@ -183,8 +183,31 @@ impl Segment {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+
+    /// A file that cannot become longer than `bytes`: what is written over its end is cut off there, and fails.
+    pub(in crate::ring) fn short(bytes: u64, key: &RingKey) -> Segment {
+        let flags = rustix::fs::MemfdFlags::ALLOW_SEALING;
+        let file = File::from(rustix::fs::memfd_create("segment", flags).unwrap());
+        file.set_len(bytes).unwrap();
+        rustix::fs::fcntl_add_seals(&file, rustix::fs::SealFlags::GROW).unwrap();
+        Segment::new(1, PathBuf::new(), file, Some(Seal::new(key).unwrap()))
+    }
+
+    #[test]
+    fn another_key_is_known_before_anything_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let [one, other] = [1, 2].map(|byte| RingKey::new([byte; 32]));
+        drop(Segment::create(dir.path(), 1, 1 << 20, Some(&one)).unwrap());
+        assert!(Segment::open(dir.path(), 1, Some(&one)).is_ok());
+        for wrong in [Some(&other), None] {
+            let refused = Segment::open(dir.path(), 1, wrong).err().unwrap();
+            assert_eq!(refused.kind(), io::ErrorKind::InvalidData);
+        }
+        drop(Segment::create(dir.path(), 2, 1 << 20, None).unwrap());
+        assert!(Segment::open(dir.path(), 2, Some(&one)).is_err());
+    }
 
     #[test]
     fn only_our_own_names_are_segments() {

@@ -100,7 +100,7 @@ fn killed_copy(dir: &Path) -> tempfile::TempDir {
         let to = copy.path().join(entry.file_name());
         // A segment may be pruned between listing and copying.
         let _ = std::fs::copy(entry.path(), &to);
-        let mut nonce = [0; 24];
+        let mut nonce = [0; 32];
         if rustix::fs::getxattr(entry.path(), "user.rekindle.nonce", &mut nonce).is_ok() {
             let flags = rustix::fs::XattrFlags::empty();
             rustix::fs::setxattr(&to, "user.rekindle.nonce", &nonce, flags).unwrap();

@@ -69,3 +69,32 @@ fn end_of(page: u32, block: &Block) -> u64 {
     let len = u32::try_from(block.bytes().len()).unwrap_or(u32::MAX);
     Span { page, len }.end()
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::RingKey;
+    use crate::ring::record::decode_header;
+    use crate::ring::segment::tests::short;
+
+    /// Of two bytes under one part of the key stream who has the disk knows how they differ.
+    #[test]
+    fn the_place_of_a_write_that_failed_is_not_used_again() {
+        let segment = short(4 * PAGE as u64, &RingKey::new([7; 32]));
+        let mut head = Head::new(segment, 1 << 20);
+        let block = |byte: u8, pages: usize| Block::seal(Bytes::from(vec![byte; pages * PAGE]));
+        assert!(head.append(&block(1, 8)).is_none());
+        let header = |head: &Head| {
+            let mut bytes = vec![0; PAGE];
+            head.segment.read(0, &mut bytes).unwrap();
+            decode_header(&bytes, head.id(), 0)
+        };
+        let (hash, _) = header(&head).expect("its header was written");
+        // This one would fit where that was.
+        assert!(head.append(&block(2, 1)).is_none());
+        assert_eq!(header(&head).map(|(now, _)| now), Some(hash));
+        assert_eq!(head.left(), (1 << 20) - end_of(0, &block(1, 8)) - end_of(0, &block(2, 1)));
+    }
+}
