@@ -20,6 +20,7 @@ use crate::live::Live;
 use crate::origins::Origins;
 use crate::passkeys::Passkeys;
 use crate::profiles::Profiles;
+use crate::room::Rooms;
 use crate::shares::Shares;
 use crate::space::{Found, SpaceView};
 use crate::target::Link;
@@ -37,6 +38,7 @@ pub(crate) struct Env {
     pub(crate) links: BTreeMap<String, Link>,
     pub(crate) gate: Gate,
     pub(crate) moves: Moves,
+    pub(crate) rooms: Arc<Rooms>,
     pub(crate) passkeys: Passkeys,
     /// Users of exports, by the export's name.
     pub(crate) exported: Shares<String>,
@@ -79,6 +81,7 @@ impl Env {
             links: links.collect(),
             gate: Gate::default(),
             moves: Moves::default(),
+            rooms: Arc::default(),
             passkeys: Passkeys::default(),
             exported: Shares::default(),
             mounted: Shares::default(),

@@ -114,6 +114,7 @@ mod progress;
 mod report;
 mod request;
 mod restored;
+mod room;
 mod route;
 mod shares;
 mod space;

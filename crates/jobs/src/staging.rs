@@ -1,6 +1,6 @@
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -93,6 +93,13 @@ impl Staging {
             }
         }
         Ok(())
+    }
+
+    /// Bytes that the copy takes of its file system so far.
+    pub(crate) fn taken(&self) -> u64 {
+        let Ok(entries) = std::fs::read_dir(&self.hidden) else { return 0 };
+        let files = entries.flatten().filter_map(|entry| entry.metadata().ok());
+        files.fold(0, |sum, file| sum.saturating_add(file.blocks() * 512))
     }
 
     /// An empty directory, whatever an earlier try left.

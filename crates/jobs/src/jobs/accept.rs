@@ -15,7 +15,9 @@ use crate::journal::{Accepted, DiskRecord, HostMount, Place, Record};
 use crate::request::check_source;
 use crate::staging::check_directory;
 use crate::steps::{files, turn};
-use crate::{Destination, JobError, JobId, JobView, Mode, Offer, RecoveryRequest, failure, naming};
+use crate::{
+    Destination, JobError, JobId, JobView, Mode, Offer, RecoveryRequest, failure, naming, room,
+};
 
 /// The longest idempotency key, in bytes.
 const KEY_MAX: usize = 200;
@@ -216,6 +218,10 @@ impl Jobs {
         let chosen = point.disks.iter().filter(|disk| is_chosen(request, &disk.key));
         // As they are stored they are no larger than where they go.
         let least = chosen.clone().fold(0u64, |sum, disk| sum.saturating_add(disk.stored_bytes));
+        if let Some((path, _)) = request.migrate.as_ref().and_then(Destination::directory) {
+            let there = room::file_system(&self.env, path).await?;
+            room::check(there, path, least)?;
+        }
         let chosen = (chosen.count(), least);
         let OnTarget { clients, mount, original, waits_for } =
             self.check_target(request, &point.vm.name, chosen).await?;

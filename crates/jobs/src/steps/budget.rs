@@ -1,12 +1,14 @@
-//! What a job waits for at its host, beside its turn: a mount, and its turn and room for a storage migration.
+//! What a job waits for beside its turn: a mount, its turn and room for a storage migration, room for a copy.
 
 use std::time::Duration;
 
 use super::{Status, Work, turn};
 use crate::budget::{AtHost, Move, MoveLimits, Moving};
-use crate::{JobError, mover};
+use crate::room::{self, Room, Wanted};
+use crate::staging::Staging;
+use crate::{JobError, failure, mover};
 
-/// How often a host is looked at again by itself.
+/// How often a host or a file system is looked at again by itself.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// Says what is waited for, until it is dropped.
@@ -75,6 +77,32 @@ impl<'w> Work<'w> {
             let others = link.moves(mount, &env.moves.vms(&mount.target)).await?;
             let free = link.free_bytes(mount, &wanted.to).await?;
             let Err(what) = moving.ask(limits, AtHost { others, free }) else { return Ok(moving) };
+            waiting.say(what);
+            let _ = tokio::time::timeout(LOOK_AGAIN, changed).await;
+        }
+    }
+
+    /// Waits for its turn among the copies to a directory's file system, and for room there. Others leave it what it lacks
+    /// until what is returned is dropped.
+    pub(super) async fn await_room(&mut self, staging: Staging) -> Result<Room, JobError> {
+        let (disks, point) = (
+            self.live.disks(self.env, self.record).await?,
+            self.live.point(self.env, self.record).await?,
+        );
+        let bytes = mover::data_bytes(&disks, &point.maps).await?;
+        let directory = staging.directory().to_owned();
+        let (env, waiting) = (self.env, Waiting(self.status));
+        let there = room::file_system(env, &directory).await?;
+        room::check(there, &directory, bytes)?;
+        let wanted = Wanted { device: there.device, bytes, staging };
+        let mut room = env.rooms.join(turn(self.record), wanted);
+        loop {
+            let changed = env.rooms.changed();
+            let there = room::file_system(env, &directory).await?;
+            let asked = failure::blocking(move || Ok((room.ask(there), room)));
+            let (answer, back) = asked.await?;
+            let Err(what) = answer else { return Ok(back) };
+            room = back;
             waiting.say(what);
             let _ = tokio::time::timeout(LOOK_AGAIN, changed).await;
         }

@@ -71,6 +71,7 @@ impl Work<'_> {
         self.check_snapshots().await?;
         let staging = self.staging()?;
         let copied = failure::blocking(move || staging.make()).await?;
+        let _room = self.await_room(self.staging()?).await?;
         let (sources, disks) = self.sources().await?;
         // Before anything is read: what is written from now on is in the next pass.
         self.live.trackers = disks.iter().map(|disk| disk.track_changes()).collect();
