@@ -84,7 +84,7 @@ impl<'a> Mover<'a> {
         let working = self.meter.begin(Phase::Copy, to_do(sources).await?);
         for (at, source) in sources.iter().enumerate() {
             copy::point(self, source, at, &mut resume).await?;
-            copy::ranges(self, source, &copy::written(source)).await?;
+            copy::ranges(self, source, &copy::written_to(source)).await?;
         }
         drop(working);
         self.copy_changes(sources, trackers).await?;
@@ -154,7 +154,7 @@ impl<'a> Mover<'a> {
         let known = trackers.len() == sources.len();
         let rest: Vec<Vec<Range<u64>>> = match known {
             true => trackers.iter().map(ChangeTracker::take).collect(),
-            false => sources.iter().map(copy::written).collect(),
+            false => sources.iter().map(copy::written_to).collect(),
         };
         let bytes: u64 = rest.iter().flatten().map(|range| range.end - range.start).sum();
         let _working = self.meter.begin(Phase::Settle, bytes.saturating_mul(2));
@@ -238,21 +238,33 @@ async fn finish_one<T: 'static>(
 async fn to_do(sources: &[Source]) -> Result<u64, JobError> {
     let mut bytes = 0u64;
     for source in sources {
-        let written = copy::written(source).into_iter().map(|range| range.end - range.start);
+        let written = copy::written_to(source).into_iter().map(|range| range.end - range.start);
         bytes =
             bytes.saturating_add(stored::bytes(&source.map).await?).saturating_add(written.sum());
     }
     Ok(bytes)
 }
 
-/// Bytes of disks that are no zeros of the recovery point, at most: what a copy takes where holes take nothing.
+/// Bytes of disks that are no zeros of the recovery point, with what the guest wrote over what is stored once: what a copy
+/// takes where holes take nothing.
 pub(crate) async fn data_bytes(disks: &[Arc<Disk>], maps: &[DiskMap]) -> Result<u64, JobError> {
     let mut bytes = 0u64;
     for (disk, map) in disks.iter().zip(maps) {
-        let data = stored::bytes(map).await?.saturating_add(disk.written_bytes());
-        bytes = bytes.saturating_add(data.min(disk.size()));
+        bytes = bytes.saturating_add(data_of(disk, map).await?);
     }
     Ok(bytes)
+}
+
+async fn data_of(disk: &Disk, map: &DiskMap) -> Result<u64, JobError> {
+    let (mut bytes, unit) = (stored::bytes(map).await?, map.block_size());
+    for range in copy::written(disk, unit.bytes()) {
+        for idx in indices(unit.touched(range)) {
+            if stored::entry(map, idx).await? == MapEntry::Zero {
+                bytes = bytes.saturating_add(unit.bytes());
+            }
+        }
+    }
+    Ok(bytes.min(disk.size()))
 }
 
 /// `range`, cut where pieces end.
@@ -264,18 +276,11 @@ fn pieces(range: Range<u64>) -> impl Iterator<Item = Range<u64>> {
     })
 }
 
-/// Bytes of disks that are compared: the same, with what the guest wrote over what is stored once.
+/// Bytes of disks that are compared.
 async fn to_compare(sources: &[Source]) -> Result<u64, JobError> {
     let mut bytes = 0u64;
     for source in sources {
-        bytes = bytes.saturating_add(stored::bytes(&source.map).await?);
-        for range in copy::written(source) {
-            for idx in indices(source.map.block_size().touched(range)) {
-                if stored::entry(&source.map, idx).await? == MapEntry::Zero {
-                    bytes = bytes.saturating_add(source.map.block_size().bytes());
-                }
-            }
-        }
+        bytes = bytes.saturating_add(data_of(&source.disk, &source.map).await?);
     }
     Ok(bytes)
 }

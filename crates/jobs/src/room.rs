@@ -18,10 +18,11 @@ use crate::{JobError, JobId, failure};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FileSystem {
     pub(crate) device: u64,
+    /// 0 if it does not tell.
     pub(crate) total: u64,
     /// What is free, and what the cache's ring gives back there.
     pub(crate) free: u64,
-    /// Of that, what running jobs have reserved for guests' writes.
+    /// Of that, what other jobs have reserved for guests' writes.
     pub(crate) reserved: u64,
 }
 
@@ -72,9 +73,16 @@ impl Wanted {
 }
 
 impl Rooms {
-    /// Joins those that wait, behind those that were accepted before.
+    /// Joins those that wait, behind those that were accepted before. One that has begun, before a restart, holds its room
+    /// already: should it wait for those before it, these may wait for what it has written.
     pub(crate) fn join(self: &Arc<Self>, turn: Turn, wanted: Wanted) -> Room {
-        self.inner.lock().waiting.insert(turn.clone(), wanted);
+        let begun = wanted.staging.taken() > 0;
+        let mut inner = self.inner.lock();
+        match begun {
+            true => inner.under_way.insert(turn.1.clone(), wanted),
+            false => inner.waiting.insert(turn.clone(), wanted),
+        };
+        drop(inner);
         Room { rooms: self.clone(), turn }
     }
 
@@ -131,7 +139,7 @@ impl Inner {
 fn decide(wanted: &Wanted, promised: u64, there: FileSystem) -> Result<(), String> {
     let needed = wanted.left();
     let open = there.free.saturating_sub(promised).saturating_sub(there.reserved);
-    if open >= needed {
+    if open >= needed || there.total == 0 {
         return Ok(());
     }
     let of = |bytes: u64, whom: &str| match bytes {
@@ -148,8 +156,12 @@ fn decide(wanted: &Wanted, promised: u64, there: FileSystem) -> Result<(), Strin
     ))
 }
 
-/// The file system that a directory is in or would be in.
-pub(crate) async fn file_system(env: &Env, directory: &Path) -> Result<FileSystem, JobError> {
+/// The file system that a directory is in or would be in, as `job` finds it.
+pub(crate) async fn file_system(
+    env: &Env,
+    directory: &Path,
+    job: Option<&JobId>,
+) -> Result<FileSystem, JobError> {
     let parent = directory.parent().unwrap_or(directory).to_owned();
     let exports = env.config.exports_dir.clone();
     let look = failure::blocking(move || {
@@ -167,9 +179,11 @@ pub(crate) async fn file_system(env: &Env, directory: &Path) -> Result<FileSyste
     });
     let (mut found, beside_overlays) = look.await?;
     if beside_overlays {
-        let overlays = env.look_at_space()?;
-        found.free = overlays.left();
-        found.reserved = overlays.reserved;
+        found.free = env.free()?;
+        let used = env.overlays.used_by_each();
+        // The copy is what ends its own guest's writes there.
+        let left_out = |other: &JobId| if Some(other) == job { u64::MAX } else { used(other) };
+        found.reserved = env.gate.promised(left_out);
     }
     Ok(found)
 }
@@ -178,6 +192,7 @@ pub(crate) async fn file_system(env: &Env, directory: &Path) -> Result<FileSyste
 pub(crate) fn check(there: FileSystem, directory: &Path, bytes: u64) -> Result<(), JobError> {
     match bytes.saturating_sub(there.total) {
         0 => Ok(()),
+        _ if there.total == 0 => Ok(()),
         missing => {
             let place = format!("the file system of {}", directory.display());
             Err(JobError::Full { place, missing })
@@ -233,12 +248,40 @@ mod tests {
         // What it has written is not free any more, and not promised.
         let mut disk = staging.open("disk").unwrap();
         disk.write_all(&vec![1; 1 << 20]).unwrap();
+        disk.sync_all().unwrap();
         assert_eq!(second.ask(there(1 << 20)), Ok(()));
         assert_eq!(second.ask(there(0)), Ok(()), "asked again");
         let (third, _) = world.join(4, 1, 1);
         assert!(third.ask(there(1 << 20)).is_err());
         drop(second);
         assert_eq!(third.ask(there(1 << 20)), Ok(()));
+    }
+
+    #[test]
+    fn one_that_had_begun_before_a_restart_waits_for_nobody() {
+        let world = World::new();
+        let (before, _) = world.join(1, 1, 100);
+        let at = Timestamp::from_second(2).unwrap();
+        let job = JobId::new(at, 2);
+        let staging = Staging::new(&world.dir.path().join("vm2"), &job);
+        staging.make().unwrap();
+        let mut disk = staging.open("disk").unwrap();
+        disk.write_all(&[1; 8192]).unwrap();
+        disk.sync_all().unwrap();
+        let wanted = Wanted { device: 1, bytes: 1 << 20, staging };
+        let begun = world.rooms.join((at, job), wanted);
+        assert_eq!(begun.ask(there(0)), Ok(()));
+        assert!(before.ask(there(1000)).unwrap_err().contains("for copies under way"));
+        drop(begun);
+        assert_eq!(before.ask(there(1000)), Ok(()));
+    }
+
+    #[test]
+    fn a_file_system_that_does_not_tell_is_believed_to_have_room() {
+        let world = World::new();
+        let untold = FileSystem { total: 0, ..there(0) };
+        assert!(check(untold, Path::new("/vms/a"), 12).is_ok());
+        assert_eq!(world.join(1, 1, 100).0.ask(untold), Ok(()));
     }
 
     #[test]

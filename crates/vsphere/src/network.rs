@@ -17,7 +17,7 @@ pub struct Nic {
     pub key: i32,
     /// `Network adapter 1`.
     pub label: String,
-    /// Its MAC address.
+    /// Its MAC address; empty while it has none.
     pub mac: String,
     /// The network's name, if it is on one that the host knows.
     pub network: Option<String>,
@@ -42,6 +42,8 @@ pub enum NicChange {
     Remove,
 }
 
+/// The keys of a VM's ten adapters.
+const KEYS: std::ops::Range<i32> = 4000..4010;
 const DEVICES: &[&str] = &["config.hardware.device"];
 
 impl Vsphere {
@@ -138,13 +140,18 @@ fn nics(vm: &Object) -> Vec<Nic> {
     vm.list("config.hardware.device").iter().filter_map(nic).collect()
 }
 
-/// An adapter is a device with a MAC address.
+/// An adapter is a device with one of their keys, or with a MAC address: before its first start it may have none yet.
 fn nic(device: &Element) -> Option<Nic> {
+    let key = device.text_at(&["key"])?.parse().ok()?;
+    let mac = device.text_at(&["macAddress"]);
+    if mac.is_none() && !KEYS.contains(&key) {
+        return None;
+    }
     let backing = device.child("backing");
     let network = backing.and_then(|b| b.text_at(&["deviceName"])).map(str::to_owned);
     Some(Nic {
-        mac: device.text_at(&["macAddress"])?.to_owned(),
-        key: device.text_at(&["key"])?.parse().ok()?,
+        mac: mac.unwrap_or_default().to_owned(),
+        key,
         label: device.text_at(&["deviceInfo", "label"]).unwrap_or_default().to_owned(),
         network,
         port_group: backing.and_then(|b| b.text_at(&["port", "portgroupKey"])).map(str::to_owned),

@@ -219,12 +219,12 @@ impl Jobs {
         // As they are stored they are no larger than where they go.
         let least = chosen.clone().fold(0u64, |sum, disk| sum.saturating_add(disk.stored_bytes));
         if let Some((path, _)) = request.migrate.as_ref().and_then(Destination::directory) {
-            let there = room::file_system(&self.env, path).await?;
+            let there = room::file_system(&self.env, path, None).await?;
             room::check(there, path, least)?;
         }
         let chosen = (chosen.count(), least);
         let OnTarget { clients, mount, original, waits_for } =
-            self.check_target(request, &point.vm.name, chosen).await?;
+            self.check_target(request, &point, chosen).await?;
         Ok(Checked { repository, point, clients, mount, original, waits_for })
     }
 

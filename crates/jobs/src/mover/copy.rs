@@ -3,7 +3,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use rekindle_block::{Block, is_zero};
 use rekindle_cache::Priority;
-use rekindle_disk::Segments;
+use rekindle_disk::{Disk, Segments};
 use rekindle_repo::{BlockRef, MapEntry, RepoError};
 
 use super::stored::{self, entry};
@@ -79,13 +79,16 @@ async fn read_block(
 }
 
 /// What the guest wrote, in order, in ranges that do not touch.
-pub(super) fn written(source: &Source) -> Vec<Range<u64>> {
-    let unit = source.map.block_size().bytes();
+pub(super) fn written_to(source: &Source) -> Vec<Range<u64>> {
+    written(&source.disk, source.map.block_size().bytes())
+}
+
+pub(super) fn written(disk: &Disk, unit: u64) -> Vec<Range<u64>> {
     let mut ranges: Vec<Range<u64>> = Vec::new();
-    for written in source.disk.written(0) {
+    for written in disk.written(0) {
         // Whole blocks, so that a disk full of scattered writes has no more ranges than blocks.
         let start = written.range.start / unit * unit;
-        let end = (written.range.end.div_ceil(unit) * unit).min(source.disk.size());
+        let end = (written.range.end.div_ceil(unit) * unit).min(disk.size());
         match ranges.last_mut() {
             Some(last) if last.end >= start => last.end = last.end.max(end),
             _ => ranges.push(start..end),

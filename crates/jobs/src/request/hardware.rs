@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use rekindle_image::Vmx;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -61,18 +62,28 @@ pub enum SwapPolicy {
 }
 
 impl RecoveryRequest {
-    /// Networks of the target that adapters are to be connected to.
-    pub(crate) fn to_networks(&self) -> BTreeSet<&str> {
-        let mapped = match &self.networks {
-            Some(Networks::Map(map)) => Some(map.values().map(String::as_str)),
-            Some(Networks::Keep | Networks::Disconnect | Networks::Remove) | None => None,
+    /// Networks of the target that adapters are to be connected to: of the VM with this configuration, if one is given. A
+    /// map may tell of more networks than a VM is on.
+    pub(crate) fn to_networks(&self, vmx: Option<&str>) -> BTreeSet<&str> {
+        let vmx = vmx.and_then(|vmx| Vmx::parse(vmx.as_bytes()).ok());
+        let is_on = |network: &str| match &vmx {
+            Some(vmx) => vmx.entries().any(|(key, value)| {
+                value == network && key.to_ascii_lowercase().ends_with(".networkname")
+            }),
+            None => true,
+        };
+        let mapped: Vec<&str> = match &self.networks {
+            Some(Networks::Map(map)) => {
+                map.iter().filter(|(from, _)| is_on(from)).map(|(_, to)| to.as_str()).collect()
+            }
+            Some(Networks::Keep | Networks::Disconnect | Networks::Remove) | None => Vec::new(),
         };
         let named = self.adapters.values().filter_map(|rule| match &rule.network {
             Some(AdapterNetwork::Connect(to)) => Some(to.as_str()),
             Some(AdapterNetwork::Keep | AdapterNetwork::Disconnect | AdapterNetwork::Remove)
             | None => None,
         });
-        mapped.into_iter().flatten().chain(named).collect()
+        mapped.into_iter().chain(named).collect()
     }
 }
 

@@ -91,19 +91,25 @@ impl<'w> Work<'w> {
         );
         let bytes = mover::data_bytes(&disks, &point.maps).await?;
         let directory = staging.directory().to_owned();
-        let (env, waiting) = (self.env, Waiting(self.status));
-        let there = room::file_system(env, &directory).await?;
+        let (env, job, waiting) = (self.env, Some(&self.record.id), Waiting(self.status));
+        let there = room::file_system(env, &directory, job).await?;
         room::check(there, &directory, bytes)?;
         let wanted = Wanted { device: there.device, bytes, staging };
-        let mut room = env.rooms.join(turn(self.record), wanted);
+        let (rooms, turn) = (env.rooms.clone(), turn(self.record));
+        let mut room = failure::blocking(move || Ok(rooms.join(turn, wanted))).await?;
         loop {
             let changed = env.rooms.changed();
-            let there = room::file_system(env, &directory).await?;
-            let asked = failure::blocking(move || Ok((room.ask(there), room)));
-            let (answer, back) = asked.await?;
-            let Err(what) = answer else { return Ok(back) };
-            room = back;
-            waiting.say(what);
+            match room::file_system(env, &directory, job).await {
+                // One that is lost for a moment ends no wait.
+                Err(error) => waiting.say(format!("the directory to copy to: {error}")),
+                Ok(there) => {
+                    let asked = failure::blocking(move || Ok((room.ask(there), room)));
+                    let (answer, back) = asked.await?;
+                    let Err(what) = answer else { return Ok(back) };
+                    room = back;
+                    waiting.say(what);
+                }
+            }
             let _ = tokio::time::timeout(LOOK_AGAIN, changed).await;
         }
     }

@@ -70,8 +70,8 @@ impl Work<'_> {
     pub(super) async fn copy(&mut self) -> Result<Found, JobError> {
         self.check_snapshots().await?;
         let staging = self.staging()?;
+        let _room = self.await_room(staging.clone()).await?;
         let copied = failure::blocking(move || staging.make()).await?;
-        let _room = self.await_room(self.staging()?).await?;
         let (sources, disks) = self.sources().await?;
         // Before anything is read: what is written from now on is in the next pass.
         self.live.trackers = disks.iter().map(|disk| disk.track_changes()).collect();

@@ -68,7 +68,10 @@ fn adapters_are_put_on_the_networks_that_the_request_names() {
     world.live(async |world| {
         let running = world.start().await;
         let onto = |to: &str| RecoveryRequest {
-            networks: Some(Networks::Map([("VM Network".into(), to.into())].into())),
+            // A site's map tells of networks that this VM is not on.
+            networks: Some(Networks::Map(
+                [("VM Network".into(), to.into()), ("DMZ".into(), "nowhere".into())].into(),
+            )),
             ..to_host()
         };
         let refused = running.jobs.start(onto("nowhere"), None).await.unwrap_err();

@@ -1,4 +1,5 @@
 use rekindle_nfs::ClientNet;
+use rekindle_repo::PointManifest;
 
 use super::Jobs;
 use crate::journal::HostMount;
@@ -19,7 +20,7 @@ impl Jobs {
     pub(super) async fn check_target(
         &self,
         request: &RecoveryRequest,
-        backed_up: &str,
+        point: &PointManifest,
         (disks, bytes): (usize, u64),
     ) -> Result<OnTarget, JobError> {
         let (name, host) = match &request.target {
@@ -29,7 +30,7 @@ impl Jobs {
             TargetRef::Nowhere {} => return Ok(OnTarget::default()),
             TargetRef::Vsphere { name, host } => (name, host),
         };
-        let link = self.env.link(name)?;
+        let (link, backed_up) = (self.env.link(name)?, &point.vm.name);
         let original = match &request.in_place {
             Some(in_place) => {
                 Some(link.look_for_original(in_place.original.as_ref(), backed_up).await?)
@@ -48,7 +49,7 @@ impl Jobs {
             Some(Destination::Directory(_) | Destination::Images { .. }) | None => None,
         };
         let relocate = request.needs_relocation();
-        let (datastores, networks) = (request.datastores(), request.to_networks());
+        let (datastores, networks) = (request.datastores(), request.to_networks(Some(&point.vmx)));
         let needs = Needs { migrate, bytes, relocate, datastores, networks };
         let facts = link.check(host.as_deref(), &needs).await?;
         let mount = HostMount { target: name.clone(), host, datastore: link.datastore(name) };

@@ -21,7 +21,7 @@ impl Work<'_> {
 
     /// Adapters by their numbers, each with its network. One that has a port by now names none.
     async fn connected(&self) -> Result<Vec<(u8, String)>, JobError> {
-        let wanted = self.record.request.to_networks();
+        let wanted = self.record.request.to_networks(None);
         if wanted.is_empty() {
             return Ok(Vec::new());
         }
