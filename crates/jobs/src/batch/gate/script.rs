@@ -13,7 +13,7 @@
 //! What it says (stdout and stderr) goes to the log, with the job's id, and its last line to the batch.
 
 use std::fs::{self, Metadata};
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
@@ -226,28 +226,42 @@ impl Running {
         }
     }
 
-    /// Takes in what it has said, a pipe's worth at most; whether more may come.
+    /// Takes in what it has said; whether more may come.
     fn take(&mut self) -> io::Result<bool> {
-        let mut buffer = [0; 4096];
-        for _ in 0..TAKEN_AT_ONCE {
-            match self.output.try_read(&mut buffer) {
-                Ok(0) => return Ok(false),
-                Ok(read) => self.said.extend_from_slice(&buffer[..read]),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(true),
-                Err(e) => return Err(e),
-            }
-            let beyond = self.said.len().saturating_sub(OUTPUT_MAX);
-            self.said.drain(..beyond);
-        }
-        Ok(true)
+        take(&mut self.said, |buffer| self.output.try_read(buffer))
     }
 
     /// Ends it, with whoever is still in its group; what it said.
-    fn end(mut self) -> String {
-        // The rest of what it said; nobody is waited for.
-        let _ = self.take();
-        String::from_utf8_lossy(&self.said).into_owned()
+    fn end(self) -> String {
+        let Self { output, mut said, _group: group, .. } = self;
+        // The rest of what it said; nobody is waited for. Asked of the pipe itself: its last words may have come without
+        // the runtime having heard of them yet.
+        if let Ok(pipe) = output.into_nonblocking_fd() {
+            let mut pipe = fs::File::from(pipe);
+            let _ = take(&mut said, |buffer| pipe.read(buffer));
+        }
+        drop(group);
+        String::from_utf8_lossy(&said).into_owned()
     }
+}
+
+/// Takes in what can be read, a pipe's worth at most, and keeps the end of all; whether more may come.
+fn take(
+    said: &mut Vec<u8>,
+    mut read: impl FnMut(&mut [u8]) -> io::Result<usize>,
+) -> io::Result<bool> {
+    let mut buffer = [0; 4096];
+    for _ in 0..TAKEN_AT_ONCE {
+        match read(&mut buffer) {
+            Ok(0) => return Ok(false),
+            Ok(len) => said.extend_from_slice(&buffer[..len]),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(true),
+            Err(e) => return Err(e),
+        }
+        let beyond = said.len().saturating_sub(OUTPUT_MAX);
+        said.drain(..beyond);
+    }
+    Ok(true)
 }
 
 #[cfg(test)]

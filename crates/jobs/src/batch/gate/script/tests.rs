@@ -128,6 +128,29 @@ async fn a_run_is_told_by_its_status_and_its_words() {
     assert!(execute(nothing, Instant::now() + LONG).await.0.unwrap_err().contains("cannot be run"));
 }
 
+/// What it says last, right before its end, is what an administrator looks for. On one thread the runtime cannot have heard
+/// of it before the end is seen.
+#[tokio::test(flavor = "current_thread")]
+async fn its_last_words_are_taken_in() {
+    let folder = Folder::with("echo first; until [ -e \"$0.go\" ]; do :; done; echo last; exit 3");
+    let mut command = Command::new(folder.path());
+    command.env_clear().env("PATH", PATH);
+    let mut running = Running::start(command).unwrap();
+    while running.said != b"first\n" {
+        running.output.readable().await.unwrap();
+        assert!(running.take().unwrap());
+    }
+    fs::write(folder.path().with_extension("go"), "").unwrap();
+    let status = loop {
+        match running.ended.try_recv() {
+            Ok(status) => break status.unwrap(),
+            Err(oneshot::error::TryRecvError::Empty) => std::thread::yield_now(),
+            Err(error) => panic!("{error}"),
+        }
+    };
+    assert_eq!((status.code(), running.end().as_str()), (Some(3), "first\nlast\n"));
+}
+
 #[tokio::test]
 async fn nothing_is_left_of_a_run_when_its_time_is_over() {
     let folder = Folder::with("sleep 10000 & echo $!; wait");
