@@ -70,23 +70,27 @@ ITEMS = [
     {"AddressOnParent": "7", "AutomaticAllocation": "true", "Connection": "VM Network", "ElementName": "Network adapter 1", "InstanceID": "6",
      "ResourceSubType": "VmxNet3", "ResourceType": "10"},
 ]
-CID = re.compile(rb"^CID=[0-9a-f]{8}$", re.MULTILINE)
+CID = re.compile(rb"^CID=[0-9a-f]{1,8}$", re.MULTILINE)  # QEMU writes no leading zeros, and leaves what a longer one before it ended with
 DESCRIPTOR_AT, DESCRIPTOR_MOST = 512, 20 * 512  # where QEMU puts the text of a VMDK
 
 
 def stream_optimized(disk, vmdk):
-    """The raw disk as a streamOptimized VMDK. The id that QEMU draws for its content is made one of the content."""
+    """The raw disk as a streamOptimized VMDK."""
     subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "vmdk", "-o", "subformat=streamOptimized,adapter_type=lsilogic,compat6", disk, vmdk], check=True)
+    settle_content_id(vmdk)
+
+
+def settle_content_id(vmdk):
+    """The id that QEMU draws for a disk's content is made one of the content."""
     with open(vmdk, "r+b") as file:
         file.seek(DESCRIPTOR_AT)
-        text = file.read(DESCRIPTOR_MOST)
-        drawn = CID.search(text)
-        whole = hashlib.sha256(text[:drawn.start()] + text[drawn.end():])
-        file.seek(DESCRIPTOR_AT + DESCRIPTOR_MOST)
+        before, after = CID.split(file.read(DESCRIPTOR_MOST).partition(b"\0")[0])
+        whole = hashlib.sha256(before + after)
         while block := file.read(1 << 20):
             whole.update(block)
-        file.seek(DESCRIPTOR_AT + drawn.start())
-        file.write(b"CID=" + whole.hexdigest()[:8].encode())
+        text = before + b"CID=" + whole.hexdigest()[:8].encode() + after
+        file.seek(DESCRIPTOR_AT)
+        file.write(text.ljust(DESCRIPTOR_MOST, b"\0"))
 
 
 def property_of(key, kind, label, what):

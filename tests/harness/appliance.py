@@ -3,6 +3,7 @@ import contextlib
 import hashlib
 import http.client
 import json
+import os
 import re
 import ssl
 import subprocess
@@ -142,6 +143,8 @@ class Api(Daemon):
 
 def tap(name, address):
     """A network card of this side, in tests/netns, that machines can be plugged into."""
+    if "REKINDLE_NETNS" not in os.environ:
+        raise RuntimeError("this story makes network cards: run it inside tests/netns")
     for command in [["tuntap", "add", "dev", name, "mode", "tap"], ["address", "add", address, "dev", name], ["link", "set", name, "up"]]:
         subprocess.run(["ip", *command], check=True)
     return f"tap,ifname={name},script=no,downscript=no"
