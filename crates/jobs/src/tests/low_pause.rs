@@ -8,7 +8,7 @@ use super::world::{Running, SIZES, World, expected, to_host};
 use crate::mover::Sample;
 use crate::{
     CutOver, CutOverMethod, Destination, Finish, GuestStop, InPlace, JobId, JobState, JobView,
-    MigrationStart, Outcome, RecoveryRequest, Sampling, Step, StepState, Verification,
+    MigrationStart, Networks, Outcome, RecoveryRequest, Sampling, Step, StepState, Verification,
 };
 
 const OURS: &str = "[rekindle-lab] sample_1/sample_1.vmx";
@@ -406,12 +406,22 @@ fn a_vcenter_can_be_told_to_do_so_too() {
         world.host.state().standalone = false;
         let running = world.start().await;
         let low = CutOver { method: Some(CutOverMethod::LowPause), ..CutOver::default() };
-        let request = RecoveryRequest { cut_over: Some(low), ..manual(GuestStop::ShutDown) };
+        let request = RecoveryRequest {
+            cut_over: Some(low),
+            networks: Some(Networks::Map([("VM Network".into(), "Lab".into())].into())),
+            ..manual(GuestStop::ShutDown)
+        };
         let (job, model) = serving(&running, request).await;
         running.jobs.finish(&job, migrate()).await.unwrap();
         assert_eq!(running.end(&job).await.outcome, Some(Outcome::Migrated));
-        assert!(!world.host.state().calls.contains(&"relocate"));
         assert_moved(world, &job, &model);
+        {
+            let state = world.host.state();
+            assert!(!state.calls.contains(&"relocate"));
+            let moved = &state.vms[&format!("{}/sample_1.vmx", home(&job))];
+            let plugged = (moved.id.clone(), 0, "Lab".to_owned());
+            assert!(state.plugged.contains(&plugged), "{:?}", state.plugged);
+        }
         running.stop().await;
     });
 }

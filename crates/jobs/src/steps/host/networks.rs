@@ -10,7 +10,7 @@ const ADAPTERS: u8 = 10;
 
 impl Work<'_> {
     /// Once the VM is registered: those adapters that the request puts on networks by name.
-    pub(super) async fn put_on_port_groups(&self, vm: &str) -> Result<(), JobError> {
+    pub(in super::super) async fn put_on_port_groups(&self, vm: &str) -> Result<(), JobError> {
         let adapters = self.connected().await?;
         if adapters.is_empty() {
             return Ok(());

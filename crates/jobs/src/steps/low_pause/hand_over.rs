@@ -74,6 +74,7 @@ impl Work<'_> {
         let there = self.new_vmx()?;
         link.write_file(mount, &there, &vmx.to_bytes()).await?;
         let vm = link.register(mount, &there, &self.record.name, None).await?;
+        self.put_on_port_groups(&vm).await?;
         Ok(Found { host_vm: Some(vm), ..Found::default() })
     }
 
@@ -102,6 +103,7 @@ impl Work<'_> {
             self.put_over(&delta, &disk.descriptor, &own).await?;
         }
         let vm = link.register(mount, &vmx_path, &self.record.name, None).await?;
+        self.put_on_port_groups(&vm).await?;
         Ok(Found { host_vm: Some(vm), ..Found::default() })
     }
 }
