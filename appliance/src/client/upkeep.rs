@@ -49,8 +49,12 @@ pub(crate) fn prune(args: &PruneArgs) -> Result<(), Failure> {
 pub(crate) fn upkeep(args: &UpkeepArgs) -> Result<(), Failure> {
     let daemon = Daemon::new(&args.daemon)?;
     let path = format!("{}/upkeep", path(&args.repository)?);
-    let method = if args.stop { Method::DELETE } else { Method::GET };
-    let answer: Value = run(daemon.call(method, &path, None))?;
+    let answer: Value = run(async {
+        match args.stop {
+            true => daemon.call(Method::POST, &format!("{path}/cancel"), None).await,
+            false => daemon.call(Method::GET, &path, None).await,
+        }
+    })?;
     if args.daemon.json {
         return table::json(&answer);
     }

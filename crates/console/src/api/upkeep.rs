@@ -8,12 +8,12 @@ use axum::{
 };
 use rekindle_jobs::{CheckRequest, Ending, JobError, PruneRequest, UpkeepView};
 
-use super::reasoned::Reasoned;
+use super::{jobs::WhyBody, reasoned::Reasoned};
 use crate::{
     Console, Problem,
     act::Act,
     auth::Caller,
-    given::{At, Body},
+    given::{At, Body, MaybeBody},
 };
 
 /// `GET /api/v1/repositories/{name}/upkeep`
@@ -59,14 +59,16 @@ pub(crate) async fn check(
     accepted(&console, &name)
 }
 
-/// `DELETE /api/v1/repositories/{name}/upkeep`
+/// `POST /api/v1/repositories/{name}/upkeep/cancel`
 pub(crate) async fn stop_upkeep(
     State(console): State<Arc<Console>>,
     Extension(caller): Extension<Caller>,
     At(name): At,
+    body: Result<MaybeBody<WhyBody>, Problem>,
 ) -> Result<Response, Problem> {
+    let reason = body?.0.reason;
     visible(&caller, &name)?;
-    let act = Act::new(&caller, "repository.stop", name.as_str());
+    let act = Act::new(&caller, "repository.stop", name.as_str()).noting(reason)?;
     let (jobs, of) = (Arc::clone(&console.jobs), name.clone());
     console.act(act, async move { Ok(jobs.stop_upkeep(&of)?) }).await?;
     accepted(&console, &name)
