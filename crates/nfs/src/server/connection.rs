@@ -41,6 +41,8 @@ const FIRST_BUFFER: usize = 16 << 10;
 const LARGEST_BUFFER: usize = 512 << 10;
 /// Rounds before other tasks have their turn.
 const ROUNDS: usize = 32;
+/// And no round is begun after that time where other connections wait for the thread.
+const TURN: Duration = Duration::from_micros(50);
 const TICK: Duration = Duration::from_secs(5);
 /// How long calls that wait may take when the server stops or the client has closed its side.
 const DRAIN: Duration = Duration::from_secs(3);
@@ -156,6 +158,7 @@ impl Connection {
     /// Does what can be done now; true if there is more.
     fn step(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         self.check_times(cx)?;
+        let begun = Instant::now();
         for _ in 0..ROUNDS {
             let answered = self.collect(cx);
             let decoded = self.draining.is_none() && self.answer_calls(cx)?;
@@ -169,6 +172,9 @@ impl Connection {
             }
             if !(answered || decoded || sent || read || self.look()?) {
                 return Ok(false);
+            }
+            if !self.place.is_alone() && begun.elapsed() > TURN {
+                break;
             }
         }
         Ok(true)
@@ -224,6 +230,7 @@ impl Connection {
         if any {
             self.last_call = Instant::now();
             self.call_began = None;
+            self.place.called(self.last_call.into_std());
         }
         Ok(any)
     }
@@ -326,7 +333,7 @@ impl Connection {
         if !idle || self.draining.is_some() {
             return Ok(false);
         }
-        let looks = self.place.is_alone() && self.spin.is_worth_it();
+        let looks = self.spin.is_worth_it() && self.place.calls_alone(std::time::Instant::now());
         let Some(found) = looks.then(|| self.receive_soon()).flatten() else {
             self.spin.idle();
             return Ok(false);

@@ -10,12 +10,19 @@
 use crate::NfsError;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 /// More threads than this gain nothing: a core serves tens of thousands of calls a second.
 const MOST: usize = 16;
+/// Turns that connections have before it is looked for what came meanwhile, for others that sleep and from other threads:
+/// few, since a connection with much to do has a turn again at once.
+const TURNS: u32 = 2;
+/// A connection that was the only one of its lane to call for so long is taken to be alone in it.
+const ALONE: Duration = Duration::from_millis(10);
 
 pub(super) struct Lanes {
     lanes: Vec<Lane>,
@@ -25,14 +32,25 @@ pub(super) struct Lanes {
 struct Lane {
     handle: Handle,
     /// A clone of it for each connection.
-    connections: Arc<()>,
+    callers: Arc<Callers>,
     thread: JoinHandle<()>,
+}
+
+/// Who calls in a lane.
+struct Callers {
+    begun: Instant,
+    places: AtomicU64,
+    /// The place that called last.
+    last: AtomicU64,
+    /// Microseconds from `begun` to the first of the calls that are all of that place.
+    since: AtomicU64,
 }
 
 /// A place in a lane, taken until it is dropped.
 pub(super) struct Place {
     handle: Handle,
-    connections: Arc<()>,
+    number: u64,
+    callers: Arc<Callers>,
 }
 
 impl Place {
@@ -40,10 +58,36 @@ impl Place {
         &self.handle
     }
 
+    /// A call came here, at `now`.
+    pub(super) fn called(&self, now: Instant) {
+        // Written by the lane's thread alone: nothing is ordered by it.
+        if self.callers.last.swap(self.number, Ordering::Relaxed) != self.number {
+            self.callers.since.store(self.callers.micros(now), Ordering::Relaxed);
+        }
+    }
+
     /// Whether no other connection is in the lane.
     pub(super) fn is_alone(&self) -> bool {
         // The lane's own and this one.
-        Arc::strong_count(&self.connections) <= 2
+        Arc::strong_count(&self.callers) <= 2
+    }
+
+    /// Whether no other connection of the lane has called of late.
+    pub(super) fn calls_alone(&self, now: Instant) -> bool {
+        let since = self.callers.since.load(Ordering::Relaxed);
+        self.callers.last.load(Ordering::Relaxed) == self.number
+            && self.callers.micros(now).saturating_sub(since) >= ALONE.as_micros() as u64
+    }
+}
+
+impl Callers {
+    fn new() -> Self {
+        let (last, since) = (AtomicU64::new(u64::MAX), AtomicU64::new(0));
+        Self { begun: Instant::now(), places: AtomicU64::new(0), last, since }
+    }
+
+    fn micros(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.begun).as_micros() as u64
     }
 }
 
@@ -58,8 +102,8 @@ impl Lanes {
 
     /// A place where the fewest connections are.
     pub(super) fn place(&self) -> Option<Place> {
-        let lane = self.lanes.iter().min_by_key(|lane| Arc::strong_count(&lane.connections))?;
-        Some(Place { handle: lane.handle.clone(), connections: lane.connections.clone() })
+        let lane = self.lanes.iter().min_by_key(|lane| Arc::strong_count(&lane.callers))?;
+        Some(lane.place())
     }
 
     /// Ends the threads. Connections that are left are closed.
@@ -79,10 +123,47 @@ impl Lanes {
 
 impl Lane {
     fn start(stop: CancellationToken) -> io::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .event_interval(TURNS)
+            .global_queue_interval(TURNS)
+            .build()?;
         let handle = runtime.handle().clone();
         let thread = std::thread::Builder::new().name("nfs".into());
         let thread = thread.spawn(move || runtime.block_on(stop.cancelled()))?;
-        Ok(Self { handle, connections: Arc::default(), thread })
+        Ok(Self { handle, callers: Arc::new(Callers::new()), thread })
+    }
+
+    fn place(&self) -> Place {
+        let number = self.callers.places.fetch_add(1, Ordering::Relaxed);
+        Place { handle: self.handle.clone(), number, callers: self.callers.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ALONE, Lane};
+    use std::time::{Duration, Instant};
+    use tokio_util::sync::CancellationToken;
+
+    #[test]
+    fn who_alone_calls_is_alone_until_another_one_does() {
+        let stop = CancellationToken::new();
+        let lane = Lane::start(stop.clone()).unwrap();
+        let (place, other) = (lane.place(), lane.place());
+        let begun = Instant::now();
+        let at = |times| begun + ALONE * times;
+        assert!(!place.calls_alone(at(1)), "it has not called");
+        place.called(begun);
+        assert!(!place.calls_alone(begun + ALONE - Duration::from_millis(1)));
+        place.called(begun + ALONE / 2);
+        assert!(place.calls_alone(at(1)), "the other one is there, and says nothing");
+        other.called(at(1));
+        assert!(!place.calls_alone(at(3)));
+        place.called(at(3));
+        assert!(!place.calls_alone(at(3)) && !other.calls_alone(at(4)));
+        assert!(place.calls_alone(at(4)));
+        stop.cancel();
+        lane.thread.join().unwrap();
     }
 }

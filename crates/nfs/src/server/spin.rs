@@ -3,6 +3,7 @@
 //! A client that has one call in flight sends the next one tens of microseconds after its reply; a thread that has gone
 //! to sleep meanwhile takes as long again to wake. So a lane looks for a little while, as long as that finds something:
 //! only while clients are that quick, one thread of the process at a time, and no thread that other connections need.
+//! At each try it gives way to whatever else wants its core: that may be the very client, or what serves another one.
 
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
@@ -85,7 +86,7 @@ impl Spin {
                 self.quick_calls = 0;
                 return None;
             }
-            std::hint::spin_loop();
+            std::thread::yield_now();
         }
     }
 }
