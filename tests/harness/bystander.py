@@ -1,4 +1,4 @@
-"""A well-behaved client that must notice nothing: it READs 4 KiB at a time, one after the other, and checks each.
+"""A well-behaved client that must notice nothing: when it is told to, it READs 4 KiB at a time, one after the other, and checks each.
 
 It is a process of its own, so that what the story does meanwhile is not in its times.
 """
@@ -15,11 +15,11 @@ PATIENCE_SECONDS = 20
 
 
 class Bystander:
-    """Reads blocks of the test disk `disk`, `blocks` of them from its beginning on, until it is stopped. A context."""
+    """Reads blocks of the test disk `disk`, `blocks` of them from its beginning on, of the server at `port`. A context."""
 
-    def __init__(self, recovered, disk, blocks):
+    def __init__(self, recovered, disk, blocks, port=2049):
         self.pipe, theirs = multiprocessing.Pipe()
-        work = (self.pipe, theirs, recovered, disk, blocks)
+        work = (self.pipe, theirs, recovered, disk, blocks, port)
         self.process = multiprocessing.get_context("fork").Process(target=_read_on, args=work, daemon=True)
         self.process.start()
         theirs.close()
@@ -32,14 +32,22 @@ class Bystander:
         self.process.kill()
         self.process.join()
 
-    def lap(self):
-        """The seconds that each READ took since the last lap, shortest first. Raises if one failed, hung or had a wrong byte."""
-        with contextlib.suppress(BrokenPipeError):  # it has ended, and told why
-            self.pipe.send("lap")
+    def during(self, act):
+        """Reads while `act` does what it does: that, and the seconds that each READ took, shortest first.
+
+        Raises if one failed, hung or had a wrong byte.
+        """
+        self._tell("read")
+        did = act()
+        self._tell("rest")
         times = sorted(self._answer())
         if times and times[-1] > HANG_SECONDS:
             raise AssertionError(f"a READ took {times[-1]:.2f} s, more than the {HANG_SECONDS} s that a bystander may wait")
-        return times
+        return did, times
+
+    def _tell(self, word):
+        with contextlib.suppress(BrokenPipeError):  # it has ended, and told why
+            self.pipe.send(word)
 
     def _answer(self):
         if not self.pipe.poll(PATIENCE_SECONDS):
@@ -55,10 +63,10 @@ def at(times, percent):
     return times[min(len(times) * percent // 100, len(times) - 1)]
 
 
-def _read_on(ours, pipe, recovered, disk, blocks):
+def _read_on(ours, pipe, recovered, disk, blocks, port):
     ours.close()
     try:
-        with nfs3.Client(recovered.export) as client:
+        with nfs3.Client(recovered.export, port) as client:
             handle = client.lookup(recovered.path())
             pipe.send([])
             _read_and_tell(pipe, lambda number: _timed(client, handle, disk, number), blocks)
@@ -67,13 +75,13 @@ def _read_on(ours, pipe, recovered, disk, blocks):
 
 
 def _read_and_tell(pipe, read, blocks):
-    chosen, times = random.Random(1), []
-    while True:
-        times.append(read(chosen.randrange(blocks)))
-        if pipe.poll():
-            pipe.recv()
-            pipe.send(times)
-            times = []
+    chosen = random.Random(1)
+    while pipe.recv():
+        times = []
+        while not (times and pipe.poll()):
+            times.append(read(chosen.randrange(blocks)))
+        pipe.recv()
+        pipe.send(times)
 
 
 def _timed(client, handle, disk, number):

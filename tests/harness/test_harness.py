@@ -54,8 +54,7 @@ class Nets(unittest.TestCase):
         client.__enter__.return_value.read = read
         with mock.patch.object(nfs3, "Client", return_value=client):
             with bystander.Bystander(RECOVERED, 1, 256) as started:
-                time.sleep(0.1)
-                return started.lap()
+                return started.during(lambda: time.sleep(0.1))[1]
 
     def test_a_bystander_tells_a_wrong_byte_an_error_and_a_hang(self):
         def good(_, offset, length):
