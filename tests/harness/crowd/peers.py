@@ -58,9 +58,10 @@ class Slow(threading.Thread):
 
 
 def slowloris(world):
-    """They go on beside all that follows, and are looked at again in the end."""
-    world.slow = Slow([CLIENT] * SLOW_EACH + [f"127.9.0.{n % 4 + 1}" for n in range(SLOW_EACH)])
-    world.slow.start()
+    """They come once, go on beside all that follows, and are looked at again in the end."""
+    if not world.slow:
+        world.slow = Slow([CLIENT] * SLOW_EACH + [f"127.9.0.{n % 4 + 1}" for n in range(SLOW_EACH)])
+        world.slow.start()
     for _ in phase_time():
         time.sleep(0.1)
     expect("none of them is ended early", world.slow.left() == 2 * SLOW_EACH)
