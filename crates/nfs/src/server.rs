@@ -6,6 +6,7 @@ mod lanes;
 mod listen;
 mod memory;
 mod output;
+mod penalties;
 mod rpcbind;
 mod shared;
 mod spin;
@@ -20,10 +21,11 @@ use crate::service::{Counters, Outcome, Peer, Service};
 use crate::store::Store;
 use crate::{Exports, NfsError};
 use clients::Clients;
-use connection::Connection;
+use connection::{Connection, End};
 use lanes::Lanes;
 use memory::CallMemory;
 use parking_lot::RwLock;
+use penalties::Penalties;
 use serde::{Deserialize, Serialize};
 use std::future::Future;
 use std::net::SocketAddr;
@@ -31,8 +33,7 @@ use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU64, AtomicUsize, Ordering};
-use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
@@ -123,6 +124,7 @@ impl NfsServer {
             call_memory: CallMemory::new((limits.write_bytes / 1024).max(8192)),
             waiting: Arc::default(),
             spinner: Arc::default(),
+            penalties: Penalties::default(),
             open: AtomicUsize::new(0),
         };
         Ok(Self {
@@ -274,10 +276,22 @@ impl NfsServer {
         let serve = async move {
             let _counted = counted;
             let _open = OpenInDrc(shared.service.clone(), connection);
+            if let Some(until) = shared.penalties.pause_until(ip, Instant::now()) {
+                let pause = tokio::time::sleep_until(until.into());
+                if shutdown.run_until_cancelled(pause).await.is_none() {
+                    return;
+                }
+            }
             match tokio::net::TcpStream::from_std(socket) {
                 Ok(socket) => {
-                    let connection = Connection::new(shared, process, place, socket, peer);
-                    run(connection, from, shutdown).await;
+                    // Lives until its end is noted: who sees the hang-up may come again at once.
+                    let mut connection =
+                        Connection::new(shared.clone(), process, place, socket, peer);
+                    let end = run(&mut connection, shutdown).await;
+                    tracing::debug!(client = %from, "connection ended: {end}");
+                    if end.is_offence() {
+                        shared.penalties.punish(ip, Instant::now());
+                    }
                 }
                 Err(e) => tracing::debug!(client = %from, "failed to set a connection up: {e}"),
             }
@@ -329,19 +343,15 @@ impl Drop for OpenInDrc {
     }
 }
 
-async fn run(mut connection: Connection, from: SocketAddr, shutdown: CancellationToken) {
+async fn run(connection: &mut Connection, shutdown: CancellationToken) -> End {
     let mut stop = pin!(shutdown.cancelled());
     let mut stopping = false;
-    let end = std::future::poll_fn(|cx| {
+    std::future::poll_fn(|cx| {
         if !stopping && stop.as_mut().poll(cx).is_ready() {
             stopping = true;
             connection.drain();
         }
-        match connection.poll_serve(cx) {
-            Poll::Ready(end) => Poll::Ready(end),
-            Poll::Pending => Poll::Pending,
-        }
+        connection.poll_serve(cx)
     })
-    .await;
-    tracing::debug!(client = %from, "connection ended: {end}");
+    .await
 }

@@ -96,6 +96,13 @@ pub(super) enum End {
     Idle,
 }
 
+impl End {
+    /// Whether the client sent what no client sends.
+    pub(super) fn is_offence(&self) -> bool {
+        matches!(self, Self::Record(_) | Self::NotACall)
+    }
+}
+
 impl Connection {
     pub(super) fn new(
         shared: Arc<Shared>,

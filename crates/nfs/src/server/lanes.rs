@@ -23,6 +23,8 @@ const MOST: usize = 16;
 const TURNS: u32 = 2;
 /// A connection that was the only one of its lane to call for so long is taken to be alone in it.
 const ALONE: Duration = Duration::from_millis(10);
+/// A lane where somebody called within that time is one where somebody will.
+const OF_LATE: Duration = Duration::from_millis(100);
 
 pub(super) struct Lanes {
     lanes: Vec<Lane>,
@@ -44,6 +46,8 @@ struct Callers {
     last: AtomicU64,
     /// Microseconds from `begun` to the first of the calls that are all of that place.
     since: AtomicU64,
+    /// Microseconds from `begun` to the last call.
+    latest: AtomicU64,
 }
 
 /// A place in a lane, taken until it is dropped.
@@ -61,8 +65,10 @@ impl Place {
     /// A call came here, at `now`.
     pub(super) fn called(&self, now: Instant) {
         // Written by the lane's thread alone: nothing is ordered by it.
+        let now = self.callers.micros(now);
+        self.callers.latest.store(now, Ordering::Relaxed);
         if self.callers.last.swap(self.number, Ordering::Relaxed) != self.number {
-            self.callers.since.store(self.callers.micros(now), Ordering::Relaxed);
+            self.callers.since.store(now, Ordering::Relaxed);
         }
     }
 
@@ -83,7 +89,15 @@ impl Place {
 impl Callers {
     fn new() -> Self {
         let (last, since) = (AtomicU64::new(u64::MAX), AtomicU64::new(0));
-        Self { begun: Instant::now(), places: AtomicU64::new(0), last, since }
+        let latest = AtomicU64::new(0);
+        Self { begun: Instant::now(), places: AtomicU64::new(0), last, since, latest }
+    }
+
+    /// Whether anybody has called within a moment.
+    fn called_of_late(&self, now: Instant) -> bool {
+        let latest = self.latest.load(Ordering::Relaxed);
+        let since = self.micros(now).saturating_sub(latest);
+        latest > 0 && since < OF_LATE.as_micros() as u64
     }
 
     fn micros(&self, now: Instant) -> u64 {
@@ -100,9 +114,12 @@ impl Lanes {
         Ok(Self { lanes: lanes.map_err(NfsError::io("start threads for connections"))?, stop })
     }
 
-    /// A place where the fewest connections are.
+    /// A place where the fewest connections are, of such lanes in one where nobody has called of late.
     pub(super) fn place(&self) -> Option<Place> {
-        let lane = self.lanes.iter().min_by_key(|lane| Arc::strong_count(&lane.callers))?;
+        let now = Instant::now();
+        let lane = self.lanes.iter().min_by_key(|lane| {
+            (Arc::strong_count(&lane.callers), lane.callers.called_of_late(now))
+        })?;
         Some(lane.place())
     }
 
@@ -142,7 +159,8 @@ impl Lane {
 
 #[cfg(test)]
 mod tests {
-    use super::{ALONE, Lane};
+    use super::{ALONE, Lane, Lanes, OF_LATE};
+    use std::sync::Arc;
     use std::time::{Duration, Instant};
     use tokio_util::sync::CancellationToken;
 
@@ -165,5 +183,23 @@ mod tests {
         assert!(place.calls_alone(at(4)));
         stop.cancel();
         lane.thread.join().unwrap();
+    }
+    #[test]
+    fn a_newcomer_is_placed_where_nobody_calls() {
+        let stop = CancellationToken::new();
+        let lanes = (0..2).map(|_| Lane::start(stop.clone()).unwrap()).collect();
+        let lanes = Lanes { lanes, stop };
+        let places = [lanes.place().unwrap(), lanes.place().unwrap()];
+        for (calls, other) in [(0, 1), (1, 0)] {
+            // As if from now on, so that a slow machine does not let it pass.
+            places[calls].called(Instant::now() + OF_LATE * 1000);
+            places[other].callers.latest.store(0, std::sync::atomic::Ordering::Relaxed);
+            let newcomer = lanes.place().unwrap();
+            assert!(Arc::ptr_eq(&newcomer.callers, &places[other].callers));
+        }
+        lanes.stop.cancel();
+        for lane in lanes.lanes {
+            lane.thread.join().unwrap();
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! What all connections share.
 
 use super::memory::CallMemory;
+use super::penalties::Penalties;
 use super::spin::Spinner;
 use super::waiting::WaitingCount;
 use crate::service::Service;
@@ -20,6 +21,7 @@ pub(super) struct Shared {
     pub(super) call_memory: CallMemory,
     pub(super) waiting: Arc<WaitingCount>,
     pub(super) spinner: Arc<Spinner>,
+    pub(super) penalties: Penalties,
     /// Connections.
     pub(super) open: AtomicUsize,
 }

@@ -95,6 +95,24 @@ fn records_of_two_gibibytes_and_nonsense_end_their_connection_and_no_other() {
     wire.getattr(&root);
 }
 
+#[test]
+fn who_sends_nonsense_is_read_a_moment_later_the_next_time() {
+    let server = Server::start();
+    let (mut wire, root) = server.mounted();
+    let mut last = Instant::now();
+    for _ in 0..8 {
+        last = Instant::now();
+        let mut huge = TcpStream::connect(server.nfs).unwrap();
+        huge.write_all(&[0xff; 64]).unwrap();
+        assert!(is_closed(&mut huge));
+    }
+    let mut next = server.wire();
+    next.getattr(&root);
+    let waited = last.elapsed();
+    assert!(waited >= Duration::from_millis(20), "it was read after {waited:?}");
+    wire.getattr(&root);
+}
+
 /// A client of no export may ask for ports and mounts, in records of 4 KiB.
 #[test]
 fn a_stranger_may_not_send_much() {
