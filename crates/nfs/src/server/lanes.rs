@@ -184,6 +184,7 @@ mod tests {
         stop.cancel();
         lane.thread.join().unwrap();
     }
+
     #[test]
     fn a_newcomer_is_placed_where_nobody_calls() {
         let stop = CancellationToken::new();
