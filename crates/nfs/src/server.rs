@@ -270,12 +270,13 @@ impl NfsServer {
         let calls = Arc::new(AtomicU64::new(0));
         service.drc.opened(connection, calls.clone());
         let peer = Peer { ip, connection, calls };
+        let open = shared::Open::new(self.shared.clone());
         let (shared, shutdown) = (self.shared.clone(), shutdown.clone());
         let process = Handle::current();
         let lane = place.handle().clone();
         let serve = async move {
-            let _counted = counted;
-            let _open = OpenInDrc(shared.service.clone(), connection);
+            let (_counted, _open) = (counted, open);
+            let _open_in_drc = OpenInDrc(shared.service.clone(), connection);
             if let Some(until) = shared.penalties.pause_until(ip, Instant::now()) {
                 let pause = tokio::time::sleep_until(until.into());
                 if shutdown.run_until_cancelled(pause).await.is_none() {

@@ -20,7 +20,6 @@ use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
@@ -114,7 +113,6 @@ impl Connection {
         let now = Instant::now();
         let spin = Spin::new(shared.spinner.clone());
         let memory = shared.call_memory.of_client(peer.ip);
-        shared.open.fetch_add(1, Ordering::Relaxed);
         Self {
             shared,
             process,
@@ -402,11 +400,5 @@ impl Connection {
             self.buffer = FIRST_BUFFER;
         }
         Ok(())
-    }
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.shared.open.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -26,6 +26,22 @@ pub(super) struct Shared {
     pub(super) open: AtomicUsize,
 }
 
+/// Counts a connection as open from when it is accepted: of many that come at once, each must see those before it.
+pub(super) struct Open(Arc<Shared>);
+
+impl Open {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        shared.open.fetch_add(1, Ordering::Relaxed);
+        Self(shared)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Shared {
     /// How many bytes of replies a connection may queue.
     pub(super) fn reply_bytes(&self) -> usize {
@@ -33,6 +49,7 @@ impl Shared {
         let share = limits.all_reply_bytes / self.open.load(Ordering::Relaxed).max(1);
         share.max(LEAST_REPLIES).min(limits.reply_bytes)
     }
+
     /// How many bytes the kernel may keep unsent for one more connection.
     pub(super) fn unsent_bytes(&self) -> u32 {
         let all = self.service.config.limits.all_unsent_bytes;
