@@ -4,7 +4,7 @@
 //! send the same call again.
 
 use super::{At, Caller, LONGEST_ARGUMENT_NAME, Request, Wcc, resolve};
-use crate::drc::{Begun, call_key};
+use crate::drc::{Begun, Ticket, call_key};
 use crate::export::node::{Kind, Node};
 use crate::export::{CallKey, Changes, Creation, New, Status};
 use crate::rpc;
@@ -14,7 +14,9 @@ use bytes::Bytes;
 use nfsserve::nfs::nfsstat3::*;
 use nfsserve::nfs::{nfstime3, sattr3};
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use tokio::sync::OwnedSemaphorePermit;
 
 /// NFS3_PATHLEN is the server's to choose.
 const LONGEST_TARGET: usize = 4096;
@@ -180,7 +182,7 @@ fn reply(
         // Whoever settled it left none unsure.
         Begun::Unsure => Ok(failure(xid, procedure, NFS3ERR_JUKEBOX).head.into()),
         Begun::New(waiting, ticket) => {
-            tokio::spawn(async move { ticket.finish(make(service, order).await) });
+            begin(&service, order, ticket);
             Err(waiting)
         }
     };
@@ -196,24 +198,37 @@ fn reply(
     }
 }
 
-/// Makes the change and returns its reply.
-async fn make(service: Arc<Service>, order: Order) -> Bytes {
-    let (xid, procedure) = (order.xid, order.procedure);
-    let turn = service.name_changes.clone().acquire_owned().await;
-    let made = tokio::task::spawn_blocking(move || {
-        let _turn = turn;
-        order.run()
-    });
-    match made.await {
-        Ok(reply) => reply.into(),
-        Err(e) => {
-            tracing::error!(procedure, "a call came to grief: {e}");
-            failure(xid, procedure, NFS3ERR_SERVERFAULT).head.into()
+/// Has the change made by a thread that may block, as soon as few enough are at it.
+fn begin(service: &Service, order: Order, ticket: Ticket) {
+    let turns = service.name_changes.clone();
+    match turns.clone().try_acquire_owned() {
+        // That thread is woken by this one and wakes who waits: a task between them would have the scheduler run two
+        // threads more for each change, at the cost of all who are served meanwhile.
+        Ok(turn) => order.begin(turn, ticket),
+        Err(_) => {
+            tokio::spawn(async move {
+                // Only a closed semaphore gives none, and this one never is.
+                if let Ok(turn) = turns.acquire_owned().await {
+                    order.begin(turn, ticket);
+                }
+            });
         }
     }
 }
 
 impl Order {
+    fn begin(self, turn: OwnedSemaphorePermit, ticket: Ticket) {
+        tokio::task::spawn_blocking(move || {
+            let made = catch_unwind(AssertUnwindSafe(|| self.run()));
+            let reply = made.unwrap_or_else(|_| {
+                tracing::error!(procedure = self.procedure, "a call came to grief");
+                failure(self.xid, self.procedure, NFS3ERR_SERVERFAULT).head
+            });
+            drop(turn);
+            ticket.finish(reply.into());
+        });
+    }
+
     fn run(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(320);
         rpc::put_success(&mut out, self.xid);
