@@ -40,6 +40,25 @@ def record(body, last=True):
     return struct.pack(">I", last << 31 | len(body)) + body
 
 
+# Linux, ip(7): a port is chosen at connect, by its peer as well. Chosen at bind, after thousands of connections of before the kernel
+# looks for it for milliseconds, at the cost of all that its core does.
+IP_BIND_ADDRESS_NO_PORT = 24
+
+
+def _connected(to, source, timeout):
+    wire = socket.socket()
+    try:
+        wire.settimeout(timeout)
+        if source:
+            wire.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
+            wire.bind((source, 0))
+        wire.connect(to)
+    except BaseException:
+        wire.close()
+        raise
+    return wire
+
+
 class Connection:
     """Calls one program at one port. Raises Lost when the server goes away."""
 
@@ -47,7 +66,7 @@ class Connection:
         # As clients do: one that begins at 1 each time seems to send its calls of before again.
         self.xids = itertools.count(random.randrange(1 << 31))
         try:
-            self.socket = socket.create_connection((address, port), timeout, source_address=(source, 0) if source else None)
+            self.socket = _connected((address, port), source, timeout)
         except OSError as error:
             raise Lost(str(error)) from error
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
